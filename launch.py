@@ -2,6 +2,7 @@
 
 Standard library only. Python 3.6 has to be able to run it as far as its message for old Pythons: hence the
 quoted annotations, and the late imports of launch_venv.py and launch_pip.py, which do the setting up.
+launch_words.py has what it says in other languages.
 """
 
 import io
@@ -12,17 +13,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-USAGE = """\
-python launch.py [--port N] [--no-browser] [--window] [--user-data DIR] [--cpu] [--listen] [--auth-file FILE]
-                 [--root-path URL]
-    Sets LoRA Studio up in .venv beside launch.py if need be, and starts it. The options go to
-    `python -m studio ui`, which checks them. --cpu on Linux also means PyTorch without CUDA.
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True  # nothing is written outside .venv
+    sys.path.insert(0, str(Path(__file__).resolve().parent))  # it is not there under PYTHONSAFEPATH
 
-python launch.py test [--all | pytest's arguments]
-    Sets up the same with what the tests need, and runs the fast ones; all with --all, tier after tier; with
-    arguments for pytest, such as tests/engine -k nan, what they select.
-
-Everything is installed into .venv; what pip said is in .venv/install.log."""
+from launch_words import N_, USAGE, _
 
 # The tests by what they cost, each with pytest's arguments for it. tests/conftest.py gives most their markers.
 EVEN = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
@@ -31,6 +26,12 @@ TIERS = {
     "process": ("-m", "process and not slow", *EVEN),
     "browser": ("-m", "browser and not slow", *EVEN),
     "slow": ("-m", "slow", *EVEN),
+}
+TITLES = {
+    "fast": N_("== The fast tests"),
+    "process": N_("== The process tests"),
+    "browser": N_("== The browser tests"),
+    "slow": N_("== The slow tests"),
 }
 
 
@@ -48,7 +49,7 @@ def main() -> int:
     try:
         return run(root, sys.argv[1:])
     except KeyboardInterrupt:
-        print("\nStopped. Run launch.py again to continue.")
+        print("\n" + _("Stopped. Run launch.py again to continue."))
         return 130
 
 
@@ -58,15 +59,22 @@ def refuse_mac(machine: str, macos: str, apple_silicon: bool) -> str:
     The wheels of PyTorch 2.13 are tagged macosx_14_0_arm64. A Python that was built with an old SDK says 10.16 for
     every newer macOS, which is no reason to refuse.
     """
-    rule = "LoRA Studio needs a Mac with Apple silicon and macOS 14 or newer, because PyTorch does"
     if machine != "arm64" and not apple_silicon:
-        return f"{rule}; this Mac has an Intel processor. Nothing was installed."
+        return _(
+            "LoRA Studio needs a Mac with Apple silicon and macOS 14 or newer, because PyTorch does; this Mac has an"
+            " Intel processor. Nothing was installed."
+        )
     if macos and macos != "10.16" and int(macos.split(".")[0]) < 14:
-        return f"{rule}; this is macOS {macos}. Update macOS in System Settings, then run launch.py again."
+        return _(
+            "LoRA Studio needs a Mac with Apple silicon and macOS 14 or newer, because PyTorch does; this is macOS"
+            " {macos}. Update macOS in System Settings, then run launch.py again.",
+            macos=macos,
+        )
     if machine != "arm64":
-        return (
-            f"{rule}; this Mac will do, but this Python runs as an Intel program (under Rosetta). Run it with"
-            " arch -arm64 python3 launch.py. If that fails, install Python for Apple silicon from python.org first."
+        return _(
+            "LoRA Studio needs a Mac with Apple silicon and macOS 14 or newer, because PyTorch does; this Mac will do,"
+            " but this Python runs as an Intel program (under Rosetta). Run it with arch -arm64 python3 launch.py. If"
+            " that fails, install Python for Apple silicon from python.org first."
         )
     return ""
 
@@ -81,26 +89,29 @@ def refuse_old_python(version: "tuple[int, ...]", executable: str) -> str:
     """Returns what to say when this Python is too old, with the command to use instead; else nothing."""
     if version[:2] >= (3, 11):
         return ""
-    advice = "Install Python 3.11 from python.org or your package manager, and run it with python3.11 launch.py"
+    advice = _("Install Python 3.11 from python.org or your package manager, and run it with python3.11 launch.py")
     for name in ("python3.13", "python3.12", "python3.11"):
         # Try it: version managers put commands on PATH for Pythons that are not there.
         if shutil.which(name) and subprocess.call([name, "-c", ""], stderr=subprocess.DEVNULL) == 0:
-            advice = f"Run it with {name} launch.py"
+            advice = _("Run it with {name} launch.py", name=name)
             break
     found = ".".join(str(number) for number in version)
-    return f"LoRA Studio needs Python 3.11 or newer; this is {found} at {executable}. {advice}"
+    return _(
+        "LoRA Studio needs Python 3.11 or newer; this is {found} at {executable}. {advice}",
+        found=found,
+        executable=executable,
+        advice=advice,
+    )
 
 
 def run(root: Path, arguments: "list[str]") -> int:
     """Sets up what is missing, then becomes the studio or pytest (on Windows: waits for it)."""
-    sys.dont_write_bytecode = True  # nothing is written outside .venv
-    sys.path.insert(0, str(root))  # it is not there under PYTHONSAFEPATH
     import launch_pip
     import launch_venv
 
     testing = arguments[:1] == ["test"]
     if not testing and {"-h", "--help"} & set(arguments):
-        print(USAGE)
+        print(_(USAGE))
         return 0
     extras = ["test"] if testing else []
     cpu_torch = wants_cpu_torch(sys.platform, has_nvidia_gpu(), "--cpu" in arguments and not testing)
@@ -127,15 +138,19 @@ def run_tiers(python: str, names: "list[str]") -> int:
     """Runs each tier in a pytest of its own, and returns the first exit code that is not 0, if any."""
     codes = []
     for name in names:
-        print(f"== The {name} tests", flush=True)
+        print(_(TITLES[name]), flush=True)
         process = subprocess.Popen([python, "-m", "pytest", *TIERS[name]])
         try:
             codes.append(process.wait())
         except KeyboardInterrupt:
             return process.wait()  # pytest has heard it too, and ends what it has started
     if names == ["fast"]:
-        print("These were the fast tests. `python launch.py test --all` runs those that start processes,")
-        print("those in a browser and the slow ones too; `python launch.py test tests/engine` runs all in a folder.")
+        print(
+            _(
+                "These were the fast tests. `python launch.py test --all` runs those that start processes,\n"
+                "those in a browser and the slow ones too; `python launch.py test tests/engine` runs all in a folder."
+            )
+        )
     return next((code for code in codes if code), 0)
 
 

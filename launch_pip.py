@@ -13,6 +13,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch_words import N_, _, number
+
 LOG = "install.log"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CONSTRAINTS = ("-c", "constraints.txt")
@@ -36,23 +38,38 @@ NO_INDEX = r"(?s)\bPIP_NO_INDEX\b.*(No matching distribution found|ResolutionImp
 # ResolutionImpossible is how pip says it of a package that has a pin, and all of ours have.
 NO_BUILD = r"No matching distribution found|ResolutionImpossible|not a supported wheel|requires a different Python"
 ADVICE = {
-    DISK_FULL: "the disk is full: {free:.1f} GB are left for {root}, and temporary files need room too."
-    " Free about 3 GB (with CUDA 8 GB) and run launch.py again.",
-    r"ensurepip is not available|No module named '?(pip|venv|ensurepip)\b": "this Python comes without pip."
-    " On Debian and Ubuntu, run `sudo apt install python{python}-venv`; elsewhere, get it from python.org.",
-    NOT_PERMITTED: "writing in {root} is not permitted."
-    " Make the folder yours, or move it to a place of your own, and run launch.py again.",
-    r"Configuration file (could not be loaded|contains invalid)": "pip's configuration has a mistake. Correct the"
-    " file that is named below, and run launch.py again.",
-    r"SOCKS support": "pip cannot use a SOCKS proxy, and ALL_PROXY or another proxy setting names one. Set"
-    " HTTPS_PROXY to an http:// proxy, or unset ALL_PROXY while you run launch.py.",
-    NETWORK: "could not reach the package index. Check the network connection (behind a proxy, set"
-    " HTTPS_PROXY) and run launch.py again: it continues from here.",
-    NO_INDEX: "pip is set to ask no package index (no-index), and its other sources lack a package. Unset"
-    " PIP_NO_INDEX, or no-index in pip's configuration (`pip config list` shows it), and run launch.py again.",
-    NO_BUILD: "a package has no build for Python {python} on this system ({system}), or pip's sources lack it. Run"
-    " launch.py with another Python (3.11 to 3.13), or on a system that PyTorch supports.",
-    "": "the reason is below. Run launch.py again; if it stops there again, delete .venv first.",
+    DISK_FULL: N_(
+        "the disk is full: {free} GB are left for {root}, and temporary files need room too. Free about 3 GB (with"
+        " CUDA 8 GB) and run launch.py again."
+    ),
+    r"ensurepip is not available|No module named '?(pip|venv|ensurepip)\b": N_(
+        "this Python comes without pip. On Debian and Ubuntu, run `sudo apt install python{python}-venv`; elsewhere,"
+        " get it from python.org."
+    ),
+    NOT_PERMITTED: N_(
+        "writing in {root} is not permitted. Make the folder yours, or move it to a place of your own, and run"
+        " launch.py again."
+    ),
+    r"Configuration file (could not be loaded|contains invalid)": N_(
+        "pip's configuration has a mistake. Correct the file that is named below, and run launch.py again."
+    ),
+    r"SOCKS support": N_(
+        "pip cannot use a SOCKS proxy, and ALL_PROXY or another proxy setting names one. Set HTTPS_PROXY to an http://"
+        " proxy, or unset ALL_PROXY while you run launch.py."
+    ),
+    NETWORK: N_(
+        "could not reach the package index. Check the network connection (behind a proxy, set HTTPS_PROXY) and run"
+        " launch.py again: it continues from here."
+    ),
+    NO_INDEX: N_(
+        "pip is set to ask no package index (no-index), and its other sources lack a package. Unset PIP_NO_INDEX, or"
+        " no-index in pip's configuration (`pip config list` shows it), and run launch.py again."
+    ),
+    NO_BUILD: N_(
+        "a package has no build for Python {python} on this system ({system}), or pip's sources lack it. Run launch.py"
+        " with another Python (3.11 to 3.13), or on a system that PyTorch supports."
+    ),
+    "": N_("the reason is below. Run launch.py again; if it stops there again, delete .venv first."),
 }
 
 
@@ -108,7 +125,7 @@ def pip_of(venv: Path, lock: int) -> Pip:
     command = [python, "-I", "-m", "pip", "config", "list"]
     listed = subprocess.run(command, env=env, capture_output=True, text=True, errors="replace", check=False)
     if listed.returncode != 0:
-        raise explained("Reading pip's configuration", listed.stderr, venv)
+        raise explained(_("Reading pip's configuration"), listed.stderr, venv)
     return Pip(venv, lock, respected_settings(listed.stdout))
 
 
@@ -137,15 +154,17 @@ def torch_attempts(pin: str, system: str, cpu_torch: bool) -> list[Attempt]:
     """Returns the ways to install PyTorch on `sys.platform`'s system, best first."""
     plain = [f"torch=={pin}", *CONSTRAINTS]
     if not cpu_torch:
-        size, room = ("3 GB, with CUDA", 8 * GIGABYTE) if system == "linux" else ("200 MB", 3 * GIGABYTE)
-        return [Attempt(f"Installing PyTorch {pin} (about {size}) …", plain, room)]
+        if system == "linux":
+            with_cuda = _("Installing PyTorch {pin} (about 3 GB, with CUDA) …", pin=pin)
+            return [Attempt(with_cuda, plain, 8 * GIGABYTE)]
+        return [Attempt(_("Installing PyTorch {pin} (about 200 MB) …", pin=pin), plain, 3 * GIGABYTE)]
     here = ["--no-deps", f"torch=={pin}+cpu"]
     there = [*here, "--extra-index-url", CPU_INDEX, "--retries", "2", "--timeout", "15"]
     none_here, none_there = (NO_INDEX, NO_BUILD), (NO_INDEX, NO_BUILD, NETWORK)
     return [
-        Attempt(f"Installing PyTorch {pin} for the CPU (about 200 MB) …", here, 3 * GIGABYTE, none_here),
-        Attempt("Not from pip's own sources: trying download.pytorch.org …", there, 3 * GIGABYTE, none_there),
-        Attempt("Not from there either: getting PyTorch with several GB of CUDA packages …", plain, 8 * GIGABYTE),
+        Attempt(_("Installing PyTorch {pin} for the CPU (about 200 MB) …", pin=pin), here, 3 * GIGABYTE, none_here),
+        Attempt(_("Not from pip's own sources: trying download.pytorch.org …"), there, 3 * GIGABYTE, none_there),
+        Attempt(_("Not from there either: getting PyTorch with several GB of CUDA packages …"), plain, 8 * GIGABYTE),
     ]
 
 
@@ -156,7 +175,7 @@ def install_torch(pip: Pip, attempts: list[Attempt]) -> None:
     """
     packages = packages_in(pip.venv)
     if len(attempts) == 1 and any(packages.glob("torch-*+cpu.dist-info")):
-        pip.run("Removing PyTorch", "uninstall", "-y", "torch")  # to pip, 2.0+cpu would do for 2.0
+        pip.run(_("Removing PyTorch"), "uninstall", "-y", "torch")  # to pip, 2.0+cpu would do for 2.0
     is_there = (packages / "torch").exists()
     failures: list[tuple[Attempt, SetupError]] = []
     for attempt in attempts:
@@ -164,7 +183,7 @@ def install_torch(pip: Pip, attempts: list[Attempt]) -> None:
         try:
             if not is_there:
                 require_space(pip.venv, attempt.needed_bytes)
-            pip.run("Installing PyTorch", "install", *attempt.arguments)
+            pip.run(_("Installing PyTorch"), "install", *attempt.arguments)
             return
         except SetupError as error:
             failures.append((attempt, error))
@@ -187,8 +206,14 @@ def require_space(place: Path, needed_bytes: int) -> None:
     """Raises: SetupError, when the disk that `place` is on has less room than that."""
     free, needed = shutil.disk_usage(place).free / GIGABYTE, needed_bytes / GIGABYTE
     if free < needed:
-        rule = f"Setting up needs about {needed:.0f} GB of free disk space"
-        raise SetupError(f"{rule}, and {place} has {free:.1f} GB. Free some and run launch.py again.", DISK_FULL)
+        said = _(
+            "Setting up needs about {needed} GB of free disk space, and {place} has {free} GB. Free some and run"
+            " launch.py again.",
+            needed=number(needed, 0),
+            place=place,
+            free=number(free, 1),
+        )
+        raise SetupError(said, DISK_FULL)
 
 
 def run_logged(venv: Path, lock: int, step: str, command: list[str], settings: dict[str, str]) -> None:
@@ -210,8 +235,8 @@ def explained(step: str, output: str, venv: Path) -> SetupError:
     free = shutil.disk_usage(venv.parent).free / GIGABYTE
     cause = DISK_FULL if free < 0.05 else next(pattern for pattern in ADVICE if re.search(pattern, output))
     python = "{}.{}".format(*sys.version_info)
-    advice = ADVICE[cause].format(root=venv.parent, free=free, python=python, system=sys.platform)
+    advice = _(ADVICE[cause], root=venv.parent, free=number(free, 1), python=python, system=sys.platform)
     lines = [line[:200] for line in output.splitlines() if line.strip()]
     sources = [line for line in lines[:-8] if line.startswith("Looking in ")]
-    shown = [f"{step} failed: {advice}", *sources, *lines[-8:], f"(More in {venv / LOG})"]
-    return SetupError("\n  ".join(shown), cause)
+    failed, more = _("{step} failed: {advice}", step=step, advice=advice), _("(More in {log})", log=venv / LOG)
+    return SetupError("\n  ".join([failed, *sources, *lines[-8:], more]), cause)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import launch_pip
 from launch_pip import SetupError, packages_in, python_in
+from launch_words import _
 
 if sys.platform == "win32":
     import msvcrt
@@ -64,13 +65,13 @@ def prepare(venv: Path, *, extras: list[str], cpu_torch: bool) -> Path:
             follow_move(venv)
             action, reason = examine(venv, extras, cpu_torch)  # the other launch.py may have done it all
             if reason:
-                print(f"Repairing .venv: {reason}.", flush=True)
+                print(_("Repairing .venv: {reason}.", reason=reason), flush=True)
             if action == "make":
                 make_venv(venv, lock)
             if action:
                 install(venv, extras, cpu_torch, lock)
     except OSError as error:
-        raise launch_pip.explained("Set-up", str(error), venv) from error
+        raise launch_pip.explained(_("Set-up"), str(error), venv) from error
     return python_in(venv)
 
 
@@ -84,29 +85,32 @@ def examine(venv: Path, extras: list[str], cpu_torch: bool) -> tuple[str, str]:
     # One look, for another launch.py may be at work: it puts the marker there first and takes it away last.
     names = {entry.name for entry in venv.iterdir()} if venv.is_dir() else {"(a file)"}
     if not names or UNFINISHED in names:
-        return "make", "the last set-up was interrupted"
+        return "make", _("the last set-up was interrupted")
     if "pyvenv.cfg" not in names:
         raise SetupError(
-            f"{venv} must be a virtual environment or not be there, but it is something else; nothing in it"
-            " was touched. Move it away and run launch.py again."
+            _(
+                "{venv} must be a virtual environment or not be there, but it is something else; nothing in it was"
+                " touched. Move it away and run launch.py again.",
+                venv=venv,
+            )
         )
     stamp = read_stamp(venv)
     needed = ["pip", *(stamp.modules if stamp else [])]
     probed = probe(venv, needed)
     if probed is None:
-        return "make", "its Python does not start"
+        return "make", _("its Python does not start")
     python, found = probed
     if python < [3, 11] or (stamp and stamp.python != python) or "pip" not in found:
-        return "make", "its Python is too old, has changed, or has no pip"
+        return "make", _("its Python is too old, has changed, or has no pip")
     if stamp is None:
-        return "install", "its set-up did not finish"
+        return "install", _("its set-up did not finish")
     missing = [name for name in needed if name not in found]
     reasons = {
-        f"the folder has moved from {stamp.root}": stamp.root != str(venv.parent),
-        f"packages are missing ({', '.join(missing[:5])})": missing != [],
-        "pyproject.toml or constraints.txt has changed": stamp.inputs != digest_inputs(venv.parent),
-        "the tests need more packages": not set(extras) <= set(stamp.extras),
-        "PyTorch is the build for the CPU, and there is an NVIDIA GPU": stamp.cpu_torch and not cpu_torch,
+        _("the folder has moved from {folder}", folder=stamp.root): stamp.root != str(venv.parent),
+        _("packages are missing ({names})", names=", ".join(missing[:5])): missing != [],
+        _("pyproject.toml or constraints.txt has changed"): stamp.inputs != digest_inputs(venv.parent),
+        _("the tests need more packages"): not set(extras) <= set(stamp.extras),
+        _("PyTorch is the build for the CPU, and there is an NVIDIA GPU"): stamp.cpu_torch and not cpu_torch,
     }
     reason = next((reason for reason, applies in reasons.items() if applies), "")
     return "install" if reason else "", reason
@@ -150,7 +154,7 @@ def setup_lock(root: Path) -> Iterator[int]:
         waiting = False
         while not try_lock(file.fileno()):
             if not waiting:
-                print("Another launch.py is setting up .venv here: waiting for it to finish …", flush=True)
+                print(_("Another launch.py is setting up .venv here: waiting for it to finish …"), flush=True)
             waiting = True
             time.sleep(0.2)
         yield file.fileno()
@@ -173,17 +177,18 @@ def follow_move(venv: Path) -> None:
     stamp = read_stamp(venv)
     if stamp is None or stamp.root == str(venv.parent):
         return
-    print(f"Repairing .venv: the folder has moved from {stamp.root}.", flush=True)
+    reason = _("the folder has moved from {folder}", folder=stamp.root)
+    print(_("Repairing .venv: {reason}.", reason=reason), flush=True)
     old, new = re.compile(re.escape(os.fsencode(stamp.root)) + rb"(?=[/\\\s\"']|$)"), os.fsencode(venv.parent)
     for file in [*python_in(venv).parent.glob("*"), *packages_in(venv).glob("*.pth")]:
         data = b"" if file.is_symlink() or not file.is_file() else file.read_bytes()
         if b"\0" not in data and old.search(data):
-            file.write_bytes(old.sub(lambda _: new, data))
+            file.write_bytes(old.sub(lambda match: new, data))
     write_stamp(venv, replace(stamp, root=str(venv.parent)))
 
 
 def make_venv(venv: Path, lock: int) -> None:
-    print(f"Making a virtual environment in {venv} …", flush=True)
+    print(_("Making a virtual environment in {venv} …", venv=venv), flush=True)
     venv.mkdir(exist_ok=True)
     (venv / UNFINISHED).touch()
     for entry in venv.iterdir():
@@ -194,7 +199,7 @@ def make_venv(venv: Path, lock: int) -> None:
     # Not sys.executable: that may have just been deleted.
     base_python = getattr(sys, "_base_executable", sys.executable)
     command = [base_python, "-I", "-m", "venv", str(venv)]
-    launch_pip.run_logged(venv, lock, "Making the virtual environment", command, {})
+    launch_pip.run_logged(venv, lock, _("Making the virtual environment"), command, {})
     (venv / UNFINISHED).unlink()
 
 
@@ -223,9 +228,9 @@ def install(venv: Path, extras: list[str], cpu_torch: bool, lock: int) -> None:
     pin = re.search(r"^torch==([\w.]+)", (root / "constraints.txt").read_text("utf-8"), re.MULTILINE)
     if pin is not None:
         launch_pip.install_torch(pip, launch_pip.torch_attempts(pin[1], sys.platform, cpu_torch))
-    print("Installing LoRA Studio and the other packages (about 250 MB) …", flush=True)
+    print(_("Installing LoRA Studio and the other packages (about 250 MB) …"), flush=True)
     target = f".[{','.join(extras)}]" if extras else "."
-    pip.run("Installing LoRA Studio", "install", "-e", target, *launch_pip.CONSTRAINTS)
+    pip.run(_("Installing LoRA Studio"), "install", "-e", target, *launch_pip.CONSTRAINTS)
     probed = probe(venv, [])
     assert probed is not None, "the Python that has just run pip does not start"
     python, found = probed

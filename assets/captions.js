@@ -65,7 +65,7 @@ const showTags = () => {
   const chips = (all.length > 1 ? all : []).map((tag, index) => {
     const button = document.createElement("button");
     Object.assign(button, { type: "button", className: "chip", textContent: `${tag} ✕` });
-    button.setAttribute("aria-label", `Remove the tag ${tag}`);
+    button.setAttribute("aria-label", gettext("Remove the tag {tag}", { tag }));
     button.dataset.index = index;
     return button;
   });
@@ -162,15 +162,16 @@ const describe = () => {
   const typed = box.shown && box.typed.get(idOf(box.shown));
   const known = box.shown && box.known.get(idOf(box.shown));
   const words = known?.words ?? "";
-  const state = typed ? (typed.problem ? "NOT SAVED" : "saving …") : known?.saved ? "saved" : "";
+  const state = typed ? (typed.problem ? gettext("NOT SAVED") : gettext("saving …")) : known?.saved ? gettext("saved") : "";
   wordsLine.textContent = [words, state].filter(Boolean).join(" · ");
   wordsLine.classList.toggle("bad", Boolean(known?.over || typed?.problem));
   const failed = [...box.typed.values()].filter((entry) => entry.problem);
   const first = typed?.problem ? typed : failed[0];
   unsaved.hidden = !first;
   unsaved.failed = first;
-  const others = failed.length > 1 ? ` ${failed.length - 1} more not saved.` : "";
-  const said = first ? `The caption of ${first.key} is not saved: ${first.problem}${others}` : "";
+  const sentences = first ? [gettext("The caption of {image} is not saved: {problem}", { image: first.key, problem: first.problem })] : [];
+  if (failed.length > 1) sentences.push(gettext("{count} more not saved.", { count: failed.length - 1 }));
+  const said = sentences.join(" ");
   const line = unsaved.querySelector("p");
   if (line.textContent !== said) line.textContent = said; // a screen reader says it once
 };
@@ -213,7 +214,7 @@ const send = async () => {
     });
   } catch (error) {
     console.info("The captions were not taken:", error.message);
-    const sentence = "The studio does not answer. This page keeps the text and keeps trying: leave it open.";
+    const sentence = gettext("The studio does not answer. This page keeps the text and keeps trying: leave it open.");
     batch.forEach(({ dataset, key, number }) => refuse({ dataset, key, number, sentence, again: true }));
   }
   if (!isTouched()) show(box.shown);

@@ -24,6 +24,7 @@ const walk = async (entry, into) => {
     into.push({ file, rel: entry.fullPath.replace(/^\//, "") });
   }
 };
+const written = (number) => number.toLocaleString(document.documentElement.lang || "en");
 const say = (words, kind = "") => {
   status.textContent = words;
   status.className = `drop-status ${kind}`;
@@ -42,17 +43,18 @@ const discard = (files) => {
 };
 const failure = async (answer) => {
   if (answer.status === ROOM_FULL) return answer.text();
-  return answer.status === 413 ? "a file is larger than 8 GB." : `the studio answered ${answer.status}.`;
+  if (answer.status === 413) return gettext("a file is larger than 8 GB.");
+  return gettext("the studio answered {status}.", { status: answer.status });
 };
 const send = async (found) => {
-  if (aborter) return say("An upload is already running. Wait for it, or cancel it.", "bad");
-  if (found.length === 0) return say("The drop contains no files.", "bad");
+  if (aborter) return say(gettext("An upload is already running. Wait for it, or cancel it."), "bad");
+  if (found.length === 0) return say(gettext("The drop contains no files."), "bad");
   aborter = new AbortController();
   cancel.hidden = false;
   const files = (sent = []);
   try {
     for (let start = 0; start < found.length; start += PART) {
-      say(`Uploading: ${start.toLocaleString("en")} of ${found.length.toLocaleString("en")} files`);
+      say(gettext("Uploading: {done} of {count} files", { done: written(start), count: written(found.length) }));
       const part = found.slice(start, start + PART);
       const form = new FormData();
       part.forEach(({ file }) => form.append("files", file, file.name));
@@ -61,11 +63,13 @@ const send = async (found) => {
       const paths = await answer.json();
       part.forEach(({ rel }, i) => files.push({ rel, path: paths[i] }));
     }
-    say(`Reading ${files.length.toLocaleString("en")} files`);
+    say(gettext("Reading {count} files", { count: written(files.length) }));
     trigger("upload", { files });
   } catch (error) {
     discard(files);
-    say(error.name === "AbortError" ? "Cancelled: nothing was kept." : `The upload failed: ${error.message} Nothing was kept; try again.`, "bad");
+    const reason = error.message;
+    if (error.name === "AbortError") say(gettext("Cancelled: nothing was kept."), "bad");
+    else say(gettext("The upload failed: {reason} Nothing was kept; try again.", { reason }), "bad");
   } finally {
     aborter = null;
     cancel.hidden = true;
@@ -74,12 +78,13 @@ const send = async (found) => {
 
 // Also called by the page's script, with what was dropped elsewhere on the tab.
 zone.takeEntries = async (entries) => {
-  say("Looking through the folder");
+  say(gettext("Looking through the folder"));
   const found = [];
   try {
     for (const entry of entries) await walk(entry, found);
   } catch (error) {
-    return say(`The browser could not read what was dropped: ${error.message}. Type its path instead.`, "bad");
+    const reason = error.message;
+    return say(gettext("The browser could not read what was dropped: {reason}. Type its path instead.", { reason }), "bad");
   }
   return send(found);
 };

@@ -39,7 +39,7 @@ const sayGone = (gone) => {
   const said = document.getElementById("studio-gone");
   if (!gone) said?.remove();
   else if (!said) {
-    const words = "The studio does not answer: it was stopped or is restarting. What you see may be out of date, and nothing you press reaches it. This page reconnects by itself.";
+    const words = gettext("The studio does not answer: it was stopped or is restarting. What you see may be out of date, and nothing you press reaches it. This page reconnects by itself.");
     const line = Object.assign(document.createElement("p"), { id: "studio-gone", className: "problem", textContent: words });
     line.setAttribute("role", "alert");
     document.getElementById("status-line")?.after(line);
@@ -81,7 +81,7 @@ const answer = async () => {
 // What goes on stands in the title of the browser's tab.
 let ahead = "";
 const tell = (title) => {
-  if (ahead && !title) document.dispatchEvent(new CustomEvent("studio:ended", { detail: `Ended: ${ahead.replace(/^\d+ % /, "")}` }));
+  if (ahead && !title) document.dispatchEvent(new CustomEvent("studio:ended", { detail: gettext("Ended: {work}", { work: ahead.replace(/^\d+ % /, "") }) }));
   ahead = title;
   document.title = title ? `${title} · LoRA Studio` : "LoRA Studio";
 };

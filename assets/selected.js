@@ -18,7 +18,8 @@ const mark = () => {
     if (is !== thumb.hasAttribute("aria-pressed")) is ? thumb.setAttribute("aria-pressed", "true") : thumb.removeAttribute("aria-pressed");
   }
   bar.hidden = box.keys.size === 0;
-  const words = box.keys.size ? `${box.keys.size.toLocaleString("en")} selected` : "";
+  const count = box.keys.size.toLocaleString(document.documentElement.lang || "en");
+  const words = box.keys.size ? gettext("{count} selected", { count }) : "";
   if (numberOf.textContent !== words) numberOf.textContent = words;
 };
 const select = (keys) => {

@@ -1,12 +1,17 @@
 () => {
+  // Numbers as the page's language writes them.
+  const numberWords = (value, digits = 0) =>
+    value.toLocaleString(document.documentElement.lang, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  const decimalMark = (0.5).toLocaleString(document.documentElement.lang).charAt(1);
+  const asWritten = (value) => String(value).replace(".", decimalMark); // with its own digits
+
   // Links of the status line lead to a tab, and open what they name.
   document.addEventListener("click", (event) => {
     const link = event.target.closest?.("[data-tab]");
     if (!link) return;
     event.preventDefault();
-    const tab = [...document.querySelectorAll('#tabs button[role="tab"]')].find((b) => b.textContent.trim() === link.dataset.tab);
-    tab?.click();
-    if (link.dataset.mode) requestAnimationFrame(() => requestAnimationFrame(() => clickTab(link.dataset.mode)));
+    clickTab(tabId(link.dataset.tab));
+    if (link.dataset.mode) requestAnimationFrame(() => requestAnimationFrame(() => clickTab(tabId(link.dataset.mode))));
     closePanel();
   });
 
@@ -18,7 +23,7 @@
     openedBy = name;
     document.body.classList.add("panel-open");
     panel().setAttribute("role", "dialog");
-    panel().setAttribute("aria-label", "Model and device");
+    panel().setAttribute("aria-label", gettext("Model and device"));
     document.dispatchEvent(new Event("studio:look"));
     const box = document.getElementById(name);
     box.tabIndex = -1;
@@ -55,17 +60,19 @@
     document.body.append(dialog);
     return dialog;
   };
+  const scaleWords = (scale, digits) => `, ${gettext("shown × {scale}", { scale: numberWords(scale, digits) })}`;
   const openLarge = (images, index) => {
     const large = make("img");
     const words = make("p", { className: "quiet" });
     words.setAttribute("role", "status");
-    const save = make("a", { textContent: "Save", className: "button" });
+    const save = make("a", { textContent: gettext("Save"), className: "button" });
     const button = (textContent, onclick) => make("button", { type: "button", textContent, onclick });
     const describe = () => {
       const shown = large.naturalWidth && large.clientWidth / large.naturalWidth;
       const size = `${large.naturalWidth} × ${large.naturalHeight}`;
-      const scale = shown && Math.abs(shown - 1) > 0.02 ? `, shown × ${shown.toFixed(shown < 10 ? 1 : 0)}` : "";
-      words.textContent = [large.alt, size + scale, images.length > 1 && `${index + 1} of ${images.length}`].filter(Boolean).join(" · ");
+      const scale = shown && Math.abs(shown - 1) > 0.02 ? scaleWords(shown, shown < 10 ? 1 : 0) : "";
+      const place = images.length > 1 && gettext("{number} of {total}", { number: index + 1, total: images.length });
+      words.textContent = [large.alt, size + scale, place].filter(Boolean).join(" · ");
     };
     const show = (i) => {
       index = (i + images.length) % images.length;
@@ -78,8 +85,8 @@
       describe();
     });
     actual.setAttribute("aria-pressed", "false");
-    const steps = images.length > 1 ? [button("‹ Previous", () => show(index - 1)), button("Next ›", () => show(index + 1))] : [];
-    const actions = make("div", { className: "lightbox-actions" }, ...steps, actual, save, button("Close", () => dialog.close()));
+    const steps = images.length > 1 ? [button(gettext("‹ Previous"), () => show(index - 1)), button(gettext("Next ›"), () => show(index + 1))] : [];
+    const actions = make("div", { className: "lightbox-actions" }, ...steps, actual, save, button(gettext("Close"), () => dialog.close()));
     const dialog = makeDialog("lightbox", large, words, actions);
     large.onload = describe;
     large.onclick = () => dialog.close();
@@ -105,30 +112,30 @@
   const tellScale = (image) => {
     const place = image.closest(".card")?.querySelector(".scale");
     const scale = image.naturalWidth && image.clientWidth / image.naturalWidth;
-    if (place) place.textContent = scale && Math.abs(scale - 1) > 0.05 ? `, shown × ${scale.toFixed(1)}` : "";
+    if (place) place.textContent = scale && Math.abs(scale - 1) > 0.05 ? scaleWords(scale, 1) : "";
   };
   document.addEventListener("load", ({ target }) => target.matches?.(".card .zoom img") && tellScale(target), true);
   window.addEventListener("resize", () => document.querySelectorAll(".card .zoom img").forEach(tellScale));
 
   // The keys, told under "?".
   const KEYS = [
-    ["Ctrl or ⌘ + Enter", "Run the smoke test, generate, or compare"],
-    ["Esc", "Cancel what runs, or close what is open"],
-    ["1, 2, 3", "Blind vote: left, right, neither"],
-    ["← →", "Dataset: the image before or after. Image opened large: the same"],
-    ["X", "Dataset: exclude or include the image"],
-    ["Shift + arrows", "Dataset: move the crop of the image that is shown"],
-    ["Shift or Ctrl + click", "Dataset: select several images. Ctrl or ⌘ + A: all of the page, Esc: none"],
-    ["Enter", "Dataset: to the caption, and back"],
-    ["Ctrl or ⌘ + Z, Y", "Dataset: undo, redo"],
-    ["1, S", "Image opened large: one pixel for one, save"],
-    ["?", "These keys"],
+    [gettext("Ctrl or ⌘ + Enter"), gettext("Run the smoke test, generate, or compare")],
+    [gettext("Esc"), gettext("Cancel what runs, or close what is open")],
+    ["1, 2, 3", gettext("Blind vote: left, right, neither")],
+    ["← →", gettext("Dataset: the image before or after. Image opened large: the same")],
+    ["X", gettext("Dataset: exclude or include the image")],
+    [gettext("Shift + arrows"), gettext("Dataset: move the crop of the image that is shown")],
+    [gettext("Shift or Ctrl + click"), gettext("Dataset: select several images. Ctrl or ⌘ + A: all of the page, Esc: none")],
+    [gettext("Enter"), gettext("Dataset: to the caption, and back")],
+    [gettext("Ctrl or ⌘ + Z, Y"), gettext("Dataset: undo, redo")],
+    ["1, S", gettext("Image opened large: one pixel for one, save")],
+    ["?", gettext("These keys")],
   ];
   const tellKeys = () => {
     const rows = KEYS.map(([keys, words]) => make("tr", {}, make("th", { scope: "row", textContent: keys }), make("td", { textContent: words })));
-    const close = make("button", { type: "button", textContent: "Close", onclick: () => dialog.close() });
-    const dialog = makeDialog("lightbox keys", make("h2", { textContent: "Keys" }), make("table", {}, make("tbody", {}, ...rows)), close);
-    dialog.setAttribute("aria-label", "Keys");
+    const close = make("button", { type: "button", textContent: gettext("Close"), onclick: () => dialog.close() });
+    const dialog = makeDialog("lightbox keys", make("h2", { textContent: gettext("Keys") }), make("table", {}, make("tbody", {}, ...rows)), close);
+    dialog.setAttribute("aria-label", gettext("Keys"));
     dialog.showModal();
   };
   document.addEventListener("click", (event) => event.target.closest?.("#tell-keys") && tellKeys());
@@ -141,14 +148,14 @@
   const wanted = () => localStorage.getItem("notify") === "yes" && window.Notification?.permission === "granted";
   const showBell = () => {
     bell()?.setAttribute("aria-pressed", wanted());
-    if (bell()) bell().title = wanted() ? "You are notified when work ends" : "Notify me when work ends";
+    if (bell()) bell().title = wanted() ? gettext("You are notified when work ends") : gettext("Notify me when work ends");
   };
   document.addEventListener("click", async (event) => {
     if (!event.target.closest?.("#notify")) return;
     const permission = wanted() ? "denied" : await window.Notification?.requestPermission();
     localStorage.setItem("notify", permission === "granted" ? "yes" : "no");
     showBell();
-    if (permission === "denied" && window.Notification?.permission === "denied") bell().title = "Your browser blocks notifications of this page";
+    if (permission === "denied" && window.Notification?.permission === "denied") bell().title = gettext("Your browser blocks notifications of this page");
   });
   document.addEventListener("studio:ended", ({ detail }) => {
     if (wanted() && document.hidden) new Notification("LoRA Studio", { body: detail, tag: "studio" });
@@ -235,11 +242,12 @@
     }
     return null;
   };
-  const clickTab = (name) => [...document.querySelectorAll('button[role="tab"]')].find((b) => b.textContent.trim() === name)?.click();
+  const tabId = (name) => name.toLowerCase().replaceAll(" ", "-"); // of its English name, as `gr.Tab` has it
+  const clickTab = (id) => document.querySelector(`button[role="tab"][data-tab-id="${id}"]`)?.click();
   const handOver = async (files, { tabs, box, zone }) => {
     if (files.length === 0) return;
-    for (const name of tabs) {
-      clickTab(name);
+    for (const id of tabs) {
+      clickTab(id);
       await nextFrames(() => document.querySelector(`button[role="tab"][aria-selected="true"]`)?.textContent, 4);
     }
     const section = await nextFrames(() => document.getElementById(box));
@@ -253,10 +261,10 @@
     section.scrollIntoView({ block: "center" });
   };
   const ours = (event) => event.dataTransfer?.types.includes("Files") && !event.target.closest?.("#drop-lora, #drop-picture, #dataset-drop");
-  const shownTab = () => document.querySelector('#tabs > .tab-wrapper button[role="tab"][aria-selected="true"]')?.textContent.trim();
+  const shownTab = () => document.querySelector('#tabs > .tab-wrapper button[role="tab"][aria-selected="true"]')?.dataset.tabId;
   // The browser forgets the entries once the event is over, so they are taken before the tab is opened.
   const dropOnDatasets = async (entries) => {
-    clickTab("Dataset");
+    clickTab("dataset");
     const zone = await nextFrames(() => document.querySelector("#dataset-drop .dropzone"));
     await nextFrames(() => zone?.takeEntries);
     zone?.scrollIntoView({ block: "center" });
@@ -268,11 +276,11 @@
     event.preventDefault();
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
     const isDataset = (entry) => entry.isDirectory || /\.zip$/i.test(entry.name);
-    if (shownTab() === "Dataset" || entries.some(isDataset)) return dropOnDatasets(entries);
+    if (shownTab() === "dataset" || entries.some(isDataset)) return dropOnDatasets(entries);
     const files = [...event.dataTransfer.files];
     const isPicture = (file) => /\.(png|jpe?g|webp)$/i.test(file.name);
-    await handOver(files.filter((f) => !isPicture(f)), { tabs: ["Inference", "LoRA library"], box: "lora-box", zone: "drop-lora" });
-    await handOver(files.filter(isPicture), { tabs: ["Inference", "Generate"], box: "drop-box", zone: "drop-picture" });
+    await handOver(files.filter((f) => !isPicture(f)), { tabs: ["inference", "lora-library"], box: "lora-box", zone: "drop-lora" });
+    await handOver(files.filter(isPicture), { tabs: ["inference", "generate"], box: "drop-box", zone: "drop-picture" });
   });
 
   // What was measured was measured for the settings of a moment: where the form holds others, it says so.
@@ -282,10 +290,11 @@
       const now = window.keptForms?.[box.dataset.form] ?? {};
       const others = JSON.parse(box.dataset.madeFor).filter(([name, , value]) => name in now && shown(now[name]) !== shown(value));
       const labels = [...new Set(others.map(([, label]) => label))];
-      const few = labels.slice(0, 4).join(", ") + (labels.length > 4 ? ", …" : "");
+      const fields = labels.slice(0, 4).join(", ") + (labels.length > 4 ? ", …" : "");
+      const { button } = box.dataset;
       const old = box.querySelector(".old");
       old.hidden = labels.length === 0;
-      old.textContent = labels.length ? `For other settings than the form has now (${few}). Press “${box.dataset.button}” again.` : "";
+      old.textContent = labels.length ? gettext("For other settings than the form has now ({fields}). Press “{button}” again.", { fields, button }) : "";
     }
   });
 
@@ -301,7 +310,8 @@
       const number = new Set(problems.flatMap(({ fields }) => fields.map(({ id }) => id))).size;
       const line = box.querySelector("p");
       line.hidden = number === 0;
-      const words = `${number} field${number === 1 ? " needs" : "s need"} fixing. ${line.dataset.elsewhere}`.trim();
+      const need = number === 1 ? gettext("1 field needs fixing.") : gettext("{number} fields need fixing.", { number });
+      const words = `${need} ${line.dataset.elsewhere}`.trim();
       if (line.textContent !== words) line.textContent = words;
     }
     return texts;
@@ -373,12 +383,12 @@
   document.addEventListener("click", (event) => {
     const tab = event.target.closest?.('button[role="tab"]');
     const list = TAB_LISTS.find((id) => tab?.closest(`#${id} > .tab-wrapper`));
-    if (list) sessionStorage.setItem(list, tab.textContent.trim());
+    if (list) sessionStorage.setItem(list, tab.dataset.tabId);
   });
   (async () => {
     const shown = TAB_LISTS.map((list) => sessionStorage.getItem(list));
-    for (const name of shown.toReversed().filter(Boolean)) {
-      await nextFrames(() => clickTab(name) ?? true);
+    for (const id of shown.toReversed().filter(Boolean)) {
+      await nextFrames(() => clickTab(id) ?? true);
     }
   })();
 
@@ -418,8 +428,9 @@
     if (!found) return;
     const { figure, svg, inPlot, curves, x } = found;
     const nearest = (curve) => curve.xs.reduce((best, value, i) => (Math.abs(value - x) < Math.abs(curve.xs[best] - x) ? i : best), 0);
-    const words = curves.map((curve) => `${curve.name} ${curve.ys[nearest(curve)]}`);
-    figure.querySelector(".chart-values").textContent = `step ${Math.round(x).toLocaleString("en")}: ${words.join(" · ")}`;
+    const words = curves.map((curve) => `${curve.name} ${asWritten(curve.ys[nearest(curve)])}`);
+    const step = gettext("step {step}", { step: numberWords(Math.round(x)) });
+    figure.querySelector(".chart-values").textContent = `${step}: ${words.join(" · ")}`;
     upright(svg, "pointer", inPlot);
   });
 
@@ -435,7 +446,7 @@
     for (const part of scrub.querySelectorAll("[data-of-step]")) part.hidden = Number(part.dataset.ofStep) !== steps[index];
     const range = scrub.querySelector("input");
     if (range) range.value = index; // before the first step there are the base's images alone
-    range?.setAttribute("aria-valuetext", index ? `step ${steps[index].toLocaleString("en")}` : "base, without the LoRA");
+    range?.setAttribute("aria-valuetext", index ? gettext("step {step}", { step: numberWords(steps[index]) }) : gettext("base, without the LoRA"));
     for (const figure of document.querySelectorAll("#tab-training .chart-figure")) {
       const plot = plotOf(figure);
       const svg = figure.querySelector("svg.chart");
@@ -463,7 +474,11 @@
   const formBox = () => document.querySelector(".form-changes");
   const ruleOf = (name) => document.getElementById(name) ?? document.head.appendChild(Object.assign(document.createElement("style"), { id: name }));
   const write = (id, css) => ruleOf(id).textContent !== css && (ruleOf(id).textContent = css);
-  const told = (value) => (value === "" || value === null || value === undefined ? "empty" : String(value).replaceAll("\n", " | "));
+  const told = (value, labels) => {
+    if (value === "" || value === null || value === undefined) return gettext("empty");
+    if (typeof value === "boolean") return value ? gettext("true") : gettext("false");
+    return typeof value === "number" ? asWritten(value) : (labels?.[value] ?? String(value).replaceAll("\n", " | "));
+  };
   const sameValue = (one, other) => shown(one) === shown(other) || (shown(one) !== "" && shown(other) !== "" && Number(one) === Number(other));
   const markChanges = () => {
     const box = formBox();
@@ -473,15 +488,16 @@
     const preset = JSON.parse(box.dataset.presets)[now.preset] ?? {};
     const others = Object.keys(preset).filter((name) => name in now && !sameValue(now[name], preset[name]));
     const chip = (name) => {
-      const words = `${fields[name].label} ${told(now[name])}`;
-      const made = make("button", { type: "button", textContent: `${words} ✕`, title: `The preset has ${told(preset[name])}` });
+      const { label, choices } = fields[name];
+      const [words, value] = [`${label} ${told(now[name], choices)}`, told(preset[name], choices)];
+      const made = make("button", { type: "button", textContent: `${words} ✕`, title: gettext("The preset has {value}", { value }) });
       made.dataset.setting = name;
-      made.setAttribute("aria-label", `${words}: back to the preset’s ${told(preset[name])}`);
+      made.setAttribute("aria-label", gettext("{words}: back to the preset’s {value}", { words, value }));
       return made;
     };
     const chips = box.querySelector(".chips");
     chips.hidden = others.length === 0;
-    chips.replaceChildren(make("span", { className: "quiet", textContent: "Not the preset’s:" }), ...others.map(chip));
+    chips.replaceChildren(make("span", { className: "quiet", textContent: gettext("Not the preset’s:") }), ...others.map(chip));
     const dotted = [...others.map((name) => `#${fields[name].id}`), ...new Set(others.map((name) => fields[name].section).filter(Boolean).map((id) => `#${id} > .label-wrap`))];
     write("training-dots", dotted.length ? `${dotted.map((one) => `${one}::before`).join(", ")} { content: "●"; }` : "");
   };
@@ -502,7 +518,7 @@
     write("training-search-rule", rules.length ? `${rules.join(", ")} { display: none !important; }` : "");
     const said = formBox().querySelector("p");
     said.hidden = !wanted.length || found.length > 0;
-    said.textContent = "No setting has these words.";
+    said.textContent = gettext("No setting has these words.");
     for (const id of sections) {
       const label = document.querySelector(`#${id} > .label-wrap`);
       const isOpen = label?.classList.contains("open");

@@ -11,6 +11,7 @@ import pytest
 
 from studio.core.system import prepare_threads
 
+os.environ["STUDIO_LANGUAGE"] = "en"  # whatever this machine speaks
 prepare_threads()  # before anything imports torch
 if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: more threads would fight for them
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,4 +1,4 @@
-"""launch.py and its two modules, run for real on a tiny project whose packages lie in a folder: no network."""
+"""launch.py and its modules, run for real on a tiny project whose packages lie in a folder: no network."""
 
 import ast
 import csv
@@ -16,16 +16,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from string import Formatter
 
 import pytest
 
 import launch
 import launch_pip
 import launch_venv
+import launch_words
+from studio.core.language import PORTUGUESE, language_of
 
 pytestmark = pytest.mark.process
 
 ROOT = Path(launch.__file__).parent
+FILES = ("launch.py", "launch_venv.py", "launch_pip.py", "launch_words.py")
 
 PYPROJECT = """
 [build-system]
@@ -145,7 +149,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
     folder = place / "fresh"
     (folder / "studio").mkdir(parents=True)
-    for name in ("launch.py", "launch_venv.py", "launch_pip.py"):
+    for name in FILES:
         shutil.copy(ROOT / name, folder)
     (folder / "pyproject.toml").write_text(PYPROJECT)
     (folder / "constraints.txt").write_text("tiny-dependency==1.0\n")
@@ -216,7 +220,7 @@ def test_first_start_makes_a_venv_installs_and_starts_the_studio(first_start: Fi
 
 
 def test_set_up_writes_to_venv_only(first_start: FirstStart) -> None:
-    ours = {"launch.py", "launch_venv.py", "launch_pip.py", "pyproject.toml", "constraints.txt", "backend.py", "studio"}
+    ours = {*FILES, "pyproject.toml", "constraints.txt", "backend.py", "studio"}
     made_by_our_backend = {"building", "__pycache__"}
     assert {entry.name for entry in first_start.copy.iterdir()} - made_by_our_backend == ours | {".venv"}
     assert not list(first_start.copy.glob("__pycache__/launch*"))
@@ -633,12 +637,88 @@ def test_launcher_names_a_newer_python_only_if_it_runs(tmp_path: Path, monkeypat
 
 
 def test_launcher_gets_as_far_as_that_on_python_3_6() -> None:
-    tree = ast.parse(Path(launch.__file__).read_text(), feature_version=(3, 6))
-    imported = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = [name.name for node in imported for name in node.names]
-    assert names == ["io", "os", "platform", "shutil", "subprocess", "sys", "Path"], "all these were in Python 3.6"
-    annotations = [node.annotation for node in ast.walk(tree) if isinstance(node, ast.arg)]
-    assert all(isinstance(annotation, ast.Constant | ast.Name) for annotation in annotations), "quote the new ones"
+    imported = {
+        launch: ["io", "os", "platform", "shutil", "subprocess", "sys", "Path", "N_", "USAGE", "_"],
+        launch_words: ["os"],
+    }
+    for module, expected in imported.items():
+        tree = ast.parse(inspect.getsource(module), feature_version=(3, 6))
+        imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = [name.name for node in imports for name in node.names]
+        assert names == expected, "all these were in Python 3.6, or are ours"
+        annotations = [node.annotation for node in ast.walk(tree) if isinstance(node, ast.arg)]
+        assert all(isinstance(annotation, ast.Constant | ast.Name) for annotation in annotations), "quote the new ones"
+
+
+def is_translated(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("_", "N_")
+
+
+def said_in(node: ast.AST) -> Iterator[str]:
+    """Words in a call that go through no `_`."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and any(map(str.isalpha, node.value)):
+        yield node.value
+    if not is_translated(node):
+        for child in ast.iter_child_nodes(node):
+            yield from said_in(child)
+
+
+def test_every_sentence_that_the_launcher_says_has_its_translation() -> None:
+    sentences = {launch_words.USAGE}
+    for module in (launch, launch_venv, launch_pip):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if is_translated(node):
+                assert isinstance(node, ast.Call)
+                sentence = node.args[0]
+                sentences |= {sentence.value} if isinstance(sentence, ast.Constant) else set()
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "SetupError", "Attempt"):
+                assert not [words for argument in node.args for words in said_in(argument)], ast.unparse(node)
+    assert sentences == {*launch_words.PORTUGUESE}
+
+
+@pytest.mark.parametrize("english", [*launch_words.PORTUGUESE])
+def test_a_translation_of_the_launcher_has_the_values_of_its_sentence(english: str) -> None:
+    def values(text: str) -> set[str | None]:
+        return {name for _literal, name, _form, _conversion in Formatter().parse(text)}
+
+    assert values(launch_words.PORTUGUESE[english]) == values(english)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"LANG": "pt_BR.UTF-8"},
+        {"LANG": "pt"},
+        {"LANG": "en_US.UTF-8"},
+        {"LANG": "pt_BR.UTF-8", "LC_ALL": "C.UTF-8"},
+        {"LANG": "de_DE", "LC_ALL": "", "LC_MESSAGES": "PT_pt"},
+        {"LANG": "pt_BR.UTF-8", "STUDIO_LANGUAGE": "en"},
+        {"LANG": "en_US.UTF-8", "STUDIO_LANGUAGE": "pt-BR"},
+        {"LANG": "pt_BR.UTF-8", "STUDIO_LANGUAGE": ""},
+        {"LANG": "ptx"},
+    ],
+    ids=str,
+)
+def test_the_launcher_speaks_the_language_of_the_studio(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    for name in ("STUDIO_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert launch_words.speaks_portuguese() == (language_of(environment) == PORTUGUESE)
+
+
+def test_the_launcher_says_it_in_portuguese(fresh: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = replace(fresh, environment=fresh.environment | {"STUDIO_LANGUAGE": "pt-BR"}).launch("--help")
+    assert "Prepara o LoRA Studio em .venv" in finished.stdout
+    monkeypatch.setenv("STUDIO_LANGUAGE", "pt-BR")
+    assert launch.refuse_mac("x86_64", "14.1", False).endswith("este Mac tem um processador Intel. Nada foi instalado.")
+    with pytest.raises(
+        launch_pip.SetupError, match=r"^A preparação precisa de cerca de 1000000000 GB .* tem \d+,\d GB"
+    ):
+        launch_pip.require_space(fresh.folder, 10**18)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from studio.batches.rows import Row, Rows
 from studio.batches.settings import BatchSettings
 from studio.batches.template import TemplateReader, columns_in, fill, is_plain
 from studio.core.errors import BatchError, SettingsError, StudioError
+from studio.core.language import _
 from studio.core.settings import RELATED_SETTINGS, GenerationSettings
 from studio.images.prompts import has_lora_tag, take_lora_tags
 from studio.images.tokens import TokenCounter, prompt_notes, tokenizer_of
@@ -91,7 +92,7 @@ class CellCounter:
 
 def count_cells(rows: Rows, columns: Sequence[str], per_row: Integers) -> dict[str, dict[str, int] | int]:
     """Items of each value of a table's columns, from the number of items of each row."""
-    counters = [CellCounter() for _ in columns]
+    counters = [CellCounter() for __ in columns]
     start = 0
     for chunk in rows.cells():
         numbers = per_row[start : start + len(chunk[0])].tolist()
@@ -192,13 +193,18 @@ class RowChecker:
             yield row
 
     def _error_in(self, row: Row, error: StudioError) -> BatchError:
-        said = BatchError(f"{self._names[row.source]} line {row.number}: {error}")
+        said = BatchError(
+            _("{name} line {number}: {problem}", name=self._names[row.source], number=row.number, problem=error)
+        )
         return said.about("prompt_file" if row.source else "prompts")
 
     @property
     def notes(self) -> list[str]:
         """What of the prompts acts otherwise than in A1111 or is cut off, with the first line that has it."""
-        return [note + (f" Lines like it: {number:,}." if number > 1 else "") for note, number in self._notes.values()]
+        return [
+            f"{note} " + _("Lines like it: {number:,}.", number=number) if number > 1 else note
+            for note, number in self._notes.values()
+        ]
 
     def _note_row(self, row: Row) -> None:
         """Each prompt as written; the first ones also with their columns' first values, and their tokens counted."""
@@ -208,20 +214,22 @@ class RowChecker:
             cells = list(row.cells) or [""] * len(self._table_columns)
             variant = text if is_plain(text) else self._reader.read(text).at(0)
             text = fill(variant, [*cells, *self._first_values.values()], len(cells))
-        self._note(f"{self._names[row.source]} line {row.number}", text, counted=counted)
+        self._note(_("{name} line {number}", name=self._names[row.source], number=row.number), text, counted=counted)
 
     def _note(self, place: str, text: str, *, counted: bool = True) -> None:
         if not counted and not any(sign in text for sign in ("[", "AND", "<")):  # a million lines take their time
             return
         for note in prompt_notes(text, long_prompt=self._long_prompt or not counted, tokens=self._tokens):
-            about = note.partition(":")[0]
+            about = note.partition(":")[0]  # past a colon it quotes the prompt; all in one plan are in one language
             first, number = self._notes.get(about, (f"{place}: {note}", 0))
             self._notes[about] = first, number + 1
 
     def _check_row(self, row: Row) -> None:
         """The settings that a row has, beside the first value of each column of attributes."""
         if row.options and (twice := sorted(self._acting & row.options.keys())):
-            raise BatchError(f"{', '.join(twice)} is set at the line's end, and by a column too. Keep one of them.")
+            raise BatchError(
+                _("{names} is set at the line's end, and by a column too. Keep one of them.", names=", ".join(twice))
+            )
         self._try({**settings_in({**self._cells(row), **self._first_values}), **row.options})
 
     def _cells(self, row: Row) -> dict[str, str]:
@@ -268,7 +276,7 @@ class RowChecker:
                 try:
                     self._try(settings_in({**elsewhere, **named} if group == tuple(paired) else named))
                 except SettingsError as error:
-                    raise BatchError(f"attributes, {', '.join(named)}: {error}") from error
+                    raise BatchError(_("attributes, {names}: {error}", names=", ".join(named), error=error)) from error
 
     def _check_prompt(self, row: Row) -> int:
         """Read a prompt and count its variants; try LoRA tags, in all variants and values that are not too many."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from studio.core.errors import BatchError, SettingsError
+from studio.core.language import _, number
 from studio.core.settings import GenerationSettings, LoraChoice, bounds, parse_settings
 
 SETTING_COLUMNS: Mapping[str, str] = {
@@ -51,8 +52,13 @@ def check_columns(columns: Iterable[str]) -> None:
         meaning = setting_of(column) or column
         if meaning in seen:
             raise BatchError(
-                f"The columns {seen[meaning]!r} and {column!r} mean the same setting ({meaning}). Keep one of them, or "
-                "rename one."
+                _(
+                    "The columns {one!r} and {other!r} mean the same setting ({setting}). Keep one of "
+                    "them, or rename one.",
+                    one=seen[meaning],
+                    other=column,
+                    setting=meaning,
+                )
             )
         seen[meaning] = column
 
@@ -104,7 +110,11 @@ def apply_overrides(shared: GenerationSettings, overrides: Mapping[str, str]) ->
     if number is not None and not own:
         if not shared.loras:
             raise SettingsError(
-                f"strength has no LoRA to act on, got {strength!r}. Choose a LoRA for all images, or add a column lora."
+                _(
+                    "strength has no LoRA to act on, got {strength!r}. Choose a LoRA for all images, or "
+                    "add a column lora.",
+                    strength=strength,
+                )
             )
         values["loras"] = tuple(choice.model_copy(update={"strength": number}) for choice in shared.loras)
     if own:
@@ -121,7 +131,9 @@ def _lora_choices(text: str, strength: float | None) -> tuple[LoraChoice, ...]:
         if not colon or not _is_number(_with_point(written)):  # a path on Windows has a colon too
             name, written = part, ""
         if written and strength is not None:
-            raise SettingsError(f"lora has a strength of its own, and there is a column strength too, got {part!r}.")
+            raise SettingsError(
+                _("lora has a strength of its own, and there is a column strength too, got {part!r}.", part=part)
+            )
         own = _strength("lora", written) if written else 1.0
         choices.append(LoraChoice(name=name.strip(), strength=own if strength is None else strength))
     return tuple(choices)
@@ -146,7 +158,15 @@ def _strength(setting: str, text: str) -> float:
     assert high is not None
     number = _with_point(text)
     if not _is_number(number) or not low <= float(number) <= high:
-        raise SettingsError(f"{setting} must have a strength between {low:g} and {high:g}, got {text!r}.")
+        raise SettingsError(
+            _(
+                "{setting} must have a strength between {low:g} and {high:g}, got {given!r}.",
+                setting=setting,
+                low=low,
+                high=high,
+                given=text,
+            )
+        )
     return float(number)
 
 
@@ -184,9 +204,9 @@ def parse_attributes(text: str) -> tuple[AttributeColumn, ...]:
         BatchError: naming the line, the rule and what stands there.
     """
     columns = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for place, line in enumerate(text.splitlines(), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
-            columns.append(_parse_column(line.strip(), f"attributes line {number}"))
+            columns.append(_parse_column(line.strip(), _("attributes line {number}", number=place)))
     check_columns(column.name for column in columns)
     _check_totals([column for column in columns if column.quotas])
     return tuple(columns)
@@ -196,22 +216,42 @@ def _parse_column(line: str, place: str) -> AttributeColumn:
     name, colon, rest = line.partition(":")
     name = name.strip()
     if not colon or not _NAME.fullmatch(name) or not rest.strip():
-        raise BatchError(f"{place} must be a column's name, a colon, and values with commas between, got {line!r}.")
+        raise BatchError(
+            _(
+                "{place} must be a column's name, a colon, and values with commas between, got {given!r}.",
+                place=place,
+                given=line,
+            )
+        )
     if name.lower() == "prompt":
-        raise BatchError(f"{place}: a column cannot be called {name}. Write each prompt in prompts.")
+        raise BatchError(
+            _("{place}: a column cannot be called {name}. Write each prompt in prompts.", place=place, name=name)
+        )
     place = f"{place}, {name}"
     values, weights, quotas = [], [], []
     for piece in _split(rest, place):
         value, weight, quota = _parse_value(piece, place)
         if value in values:
-            raise BatchError(f"{place} has the value {value!r} twice. Give it a weight instead: 2::{value}.")
+            raise BatchError(
+                _(
+                    "{place} has the value {value!r} twice. Give it a weight instead: 2::{value}.",
+                    place=place,
+                    value=value,
+                )
+            )
         values.append(value)
         weights.append(weight)
         quotas.append(quota)
     given = [quota for quota in quotas if quota is not None]
     if given and len(given) < len(quotas):
         without = ", ".join(repr(value) for value, quota in zip(values, quotas, strict=True) if quota is None)
-        raise BatchError(f"{place} must have a quota for every value or for none; there is none for {without}.")
+        raise BatchError(
+            _(
+                "{place} must have a quota for every value or for none; there is none for {without}.",
+                place=place,
+                without=without,
+            )
+        )
     return AttributeColumn(name, tuple(values), tuple(weights), tuple(given))
 
 
@@ -225,7 +265,9 @@ def _split(text: str, place: str) -> list[str]:
         if match.end() == len(text):
             return pieces
         if text[match.end()] == '"':
-            raise BatchError(f"{place} has a quote that is not closed, got {text[match.end() :]!r}.")
+            raise BatchError(
+                _("{place} has a quote that is not closed, got {given!r}.", place=place, given=text[match.end() :])
+            )
         start = match.end() + 1
 
 
@@ -233,18 +275,22 @@ def _parse_value(piece: str, place: str) -> tuple[str, float, int | None]:
     match = _VALUE.fullmatch(piece.strip())
     if match is None:
         raise BatchError(
-            f"{place}: a value is `black`, `2::black` or `black = 200`, got {piece.strip()!r}. Put the whole value in "
-            'quotes where it has : = , or " in it.'
+            _(
+                "{place}: a value is `black`, `2::black` or `black = 200`, got {given!r}. Put the "
+                'whole value in quotes where it has : = , or " in it.',
+                place=place,
+                given=piece.strip(),
+            )
         )
     quoted, plain = match["quoted"], match["plain"]
     value = quoted.replace('""', '"') if quoted is not None else plain.strip()
     if not value and quoted is None:
-        raise BatchError(f'{place} has an empty value. Remove the comma, or write "" where it is meant.')
+        raise BatchError(_('{place} has an empty value. Remove the comma, or write "" where it is meant.', place=place))
     weight = 1.0 if match["weight"] is None else _weight(match["weight"].strip(), place)
     if match["equals"] is None:
         return value, weight, None
     if match["weight"] is not None:
-        raise BatchError(f"{place}: {value!r} has a weight and a quota. Keep one of them.")
+        raise BatchError(_("{place}: {value!r} has a weight and a quota. Keep one of them.", place=place, value=value))
     return value, weight, _quota(match["quota"].strip(), value, place)
 
 
@@ -254,18 +300,27 @@ def _weight(text: str, place: str) -> float:
     except ValueError:
         weight = math.nan
     if not 0 < weight < math.inf:
-        raise BatchError(f"{place}: a weight must be a number above 0, got {text!r}.")
+        raise BatchError(_("{place}: a weight must be a number above 0, got {given!r}.", place=place, given=text))
     return weight
 
 
 def _quota(text: str, value: str, place: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
-        raise BatchError(f"{place}: the quota of {value!r} must be a whole number from 1 on, got {text!r}.")
+        raise BatchError(
+            _(
+                "{place}: the quota of {value!r} must be a whole number from 1 on, got {given!r}.",
+                place=place,
+                value=value,
+                given=text,
+            )
+        )
     return int(text)
 
 
 def _check_totals(columns: list[AttributeColumn]) -> None:
     totals = {column.name: sum(column.quotas) for column in columns}
     if len(set(totals.values())) > 1:
-        said = ", ".join(f"{name} {total:,}" for name, total in totals.items())
-        raise BatchError(f"attributes: the quotas of all columns must have one sum, the number of images; got {said}.")
+        said = ", ".join(f"{name} {number(total)}" for name, total in totals.items())
+        raise BatchError(
+            _("attributes: the quotas of all columns must have one sum, the number of images; got {sums}.", sums=said)
+        )

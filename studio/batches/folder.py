@@ -14,6 +14,7 @@ from studio.batches.plan import BatchPlan, make_plan
 from studio.batches.settings import BatchSettings
 from studio.core.errors import BatchError, LoraError, StudioError, about
 from studio.core.files import read_file, write_atomically
+from studio.core.language import N_, _
 from studio.core.paths import UserData, typed_path
 from studio.core.settings import SHIPPED_MODEL, parse_settings
 from studio.datasets.library import DatasetLibrary, safe_name
@@ -26,8 +27,8 @@ from studio.loras.library import LoraLibrary
 class BatchFolder(JobFolder):
     """The places of a batch. Naming one does not make it."""
 
-    noun: ClassVar[str] = "batch"
-    activity: ClassVar[str] = "batch"
+    noun: ClassVar[str] = N_("batch")
+    activity: ClassVar[str] = N_("batch")
     begin_command: ClassVar[str] = "python -m studio batch FILE"
     error: ClassVar[type[StudioError]] = BatchError
 
@@ -135,9 +136,9 @@ def read_settings_file(file: Path) -> BatchSettings:
     try:
         values = json.loads(read_file(file))
     except (OSError, ValueError) as error:
-        raise BatchError(f"{file} cannot be read as a batch's settings ({error}).") from error
+        raise BatchError(_("{file} cannot be read as a batch's settings ({error}).", file=file, error=error)) from error
     if not isinstance(values, dict):
-        raise BatchError(f"{file} must hold a batch's settings, got a {type(values).__name__}.")
+        raise BatchError(_("{file} must hold a batch's settings, got a {kind}.", file=file, kind=type(values).__name__))
     return parse_settings(BatchSettings, values)
 
 
@@ -150,13 +151,13 @@ def assert_loras(plan: BatchPlan, library: LoraLibrary) -> None:
     found: set[str] = set()
     for index in range(0, plan.num_items, max(1, plan.num_items // MAX_LOOKED_AT)):
         generation = plan.item(index).generation
-        _, tagged = take_lora_tags(generation.prompt)
+        __, tagged = take_lora_tags(generation.prompt)
         for choice in (*generation.loras, *tagged):
             if choice.name not in found:
                 try:
                     library.find(choice.name)
                 except LoraError as error:
-                    raise BatchError(f"Item {index:,} cannot be made: {error}") from error
+                    raise BatchError(_("Item {index:,} cannot be made: {error}", index=index, error=error)) from error
                 found.add(choice.name)
 
 
@@ -164,7 +165,9 @@ def _new_folder(settings: BatchSettings, user_data: UserData, out: Path | None) 
     if out is None:
         return BatchFolder.new(user_data.batches, safe_name(settings.name), now=datetime.now())
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BatchError(f"--out must be a new or an empty folder, got {out}. Give the folder alone to resume it.")
+        raise BatchError(
+            _("--out must be a new or an empty folder, got {out}. Give the folder alone to resume it.", out=out)
+        )
     out.mkdir(parents=True, exist_ok=True)
     return BatchFolder(out.resolve())
 

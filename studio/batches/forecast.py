@@ -12,8 +12,9 @@ from studio.batches.ledger import ledger_files, read_items
 from studio.batches.plan import BatchPlan
 from studio.batches.settings import BatchSettings
 from studio.core.errors import StudioError
+from studio.core.language import _, number
 from studio.core.records import Record
-from studio.core.text import counted, duration
+from studio.core.text import clock_text, counted, duration
 
 EXAMPLES = 10
 
@@ -82,31 +83,41 @@ class PlanFacts(Record):
     @property
     def sentence(self) -> str:
         """`60 images in 1 min 04 s, ready at 07:12, 1.2 MB of disk.`"""
-        words = counted(self.num_items, "image")
+        images = counted(self.num_items, "image", "images")
         if self.total_seconds is None or self.total_bytes is None:
-            return f"{words}. Time and disk space are not measured yet."
-        end = datetime.now() + timedelta(seconds=self.total_seconds)
-        day = "" if end.date() == datetime.now().date() else f"{end:%A} "
-        disk = f"{self.total_bytes / 1e6:,.0f} MB" if self.total_bytes < 1e9 else f"{self.total_bytes / 1e9:,.1f} GB"
-        room = ""
-        if self.free_bytes is not None and self.total_bytes > self.free_bytes:
-            room = f" The disk has only {self.free_bytes / 1e9:,.1f} GB: free some before it runs."
-        return (
-            f"{words} in {duration(self.total_seconds)} ({self.seconds_per_picture:.2f} s each), ready at "
-            f"{day}{end:%H:%M}, {disk} of disk.{room}"
+            return _("{images}. Time and disk space are not measured yet.", images=images)
+        said = _(
+            "{images} in {time} ({each:.2f} s each), ready at {clock}, {size} of disk.",
+            images=images,
+            time=duration(self.total_seconds),
+            each=self.seconds_per_picture,
+            clock=clock_text(datetime.now() + timedelta(seconds=self.total_seconds)),
+            size=_size(self.total_bytes),
         )
+        if self.free_bytes is None or self.total_bytes <= self.free_bytes:
+            return said
+        free = _("The disk has only {gigabytes:,.1f} GB: free some before it runs.", gigabytes=self.free_bytes / 1e9)
+        return f"{said} {free}"
 
     @property
     def words(self) -> str:
         """All of it for a terminal."""
         lines = [self.sentence, ""]
-        for column, counts in self.value_counts.items():
-            reported = (
-                f"{counts:,} values" if isinstance(counts, int) else ", ".join(f"{v} {n:,}" for v, n in counts.items())
-            )
-            lines.append(f"{column}: {reported}")
-        lines += ["", *(f"{e.index:>7,}  seed {e.seed}  {e.prompt}" for e in self.examples), "", *self.notes]
-        return "\n".join(lines).rstrip()
+        for column, found in self.value_counts.items():
+            if isinstance(found, int):
+                said = counted(found, "value", "values")
+            else:
+                said = ", ".join(f"{value} {number(num)}" for value, num in found.items())
+            lines.append(f"{column}: {said}")
+        lines.append("")
+        for shown in self.examples:
+            seed = _("seed {seed}", seed=shown.seed)
+            lines.append(f"{number(shown.index, '>7,')}  {seed}  {shown.prompt}")
+        return "\n".join([*lines, "", *self.notes]).rstrip()
+
+
+def _size(num_bytes: float) -> str:
+    return f"{number(num_bytes / 1e6, ',.0f')} MB" if num_bytes < 1e9 else f"{number(num_bytes / 1e9, ',.1f')} GB"
 
 
 MAX_LIKE = 20  # batches that are looked at for one like it, the newest first
@@ -131,7 +142,7 @@ def pace_of_like(settings: BatchSettings, folders: Iterable[BatchFolder]) -> Pac
         minutes = tuple(int(path.stat().st_mtime) // 60 for path in ledger_files(folder.ledgers))
         found = _made(folder, minutes)
         if found is not None and found[0] == wanted:
-            _, steps, seconds, num_bytes = found
+            __, steps, seconds, num_bytes = found
             return Pace(seconds * settings.generation.num_inference_steps / steps, num_bytes)
     return None
 

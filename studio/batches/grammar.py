@@ -22,6 +22,8 @@ from functools import cached_property
 from random import Random
 from typing import Protocol
 
+from studio.core.language import N_, _
+
 WILDCARD = re.compile(r"__((?:(?!__)[^{}|$#])+)__")
 _OPEN = re.compile(r"\{[ \r\n]*")
 _SIGN = re.compile(r"[~!@]")
@@ -33,13 +35,15 @@ _TEXT = re.compile(r"(?:(?!__|\$\$)[^{}|])+")
 _BAR = re.compile(r"\|")
 _CLOSE = re.compile(r"\}")
 _MISTAKES = {
-    "$": "$$ follows the number of parts to take, at the start of the braces, as in {2$$red|blue} or "
-    "{1-2$$ and $$red|blue|green}.",
-    "_": "a wildcard has two underscores before and after its name, and none of { } | $ # in it: __colour__.",
+    "$": N_(
+        "$$ follows the number of parts to take, at the start of the braces, as in "
+        "{2$$red|blue} or {1-2$$ and $$red|blue|green}."
+    ),
+    "_": N_("a wildcard has two underscores before and after its name, and none of { } | $ # in it: __colour__."),
 }
-_SIGNS = (
-    "signs that say how to draw (~ ! @) are not understood. Leave them out: the plan's own setting combine says how "
-    "to draw."
+_SIGNS = N_(
+    "signs that say how to draw (~ ! @) are not understood. Leave them out: the plan's "
+    "own setting combine says how to draw."
 )
 
 
@@ -103,7 +107,7 @@ class _Parser:
         while self._take(_BAR):
             options.append(self._option())
         if not self._take(_CLOSE):
-            raise GrammarError(self._position, _MISTAKES[self._text[self._position]])
+            raise GrammarError(self._position, _(_MISTAKES[self._text[self._position]]))
         least, most = _limits(bound, len(options))
         return Group(tuple(options), least, most, separator[1] if separator else ",")
 
@@ -113,7 +117,7 @@ class _Parser:
         written = self._take(_WEIGHT)
         weight = float(written[1]) if written else 1.0
         if not 0 <= weight < math.inf:
-            raise GrammarError(start, "a weight is a number from 0 on, such as 2:: or 0.5::.")
+            raise GrammarError(start, _("a weight is a number from 0 on, such as 2:: or 0.5::."))
         parts: list[str | WildcardName | Group] = []
         while True:
             if text := self._take(_TEXT):
@@ -128,7 +132,7 @@ class _Parser:
 
     def _refuse_sign(self, position: int) -> None:
         if _SIGN.match(self._text, position):
-            raise GrammarError(position, _SIGNS)
+            raise GrammarError(position, _(_SIGNS))
 
     def _take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         match = pattern.match(self._text, self._position)
@@ -239,7 +243,7 @@ class Choice:
             return random.choices(self.options, cum_weights=self._cumulative)[0].draw(random)
         places, weights = list(range(len(self.options))), list(self.weights)
         texts = []
-        for _ in range(number):
+        for __ in range(number):
             if not any(weights):
                 break  # what is left must not be drawn
             place = random.choices(range(len(places)), weights=weights)[0]

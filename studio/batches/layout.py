@@ -252,7 +252,7 @@ class Layout:
         """The way through the prompts for what is left over when each was made equally often."""
 
         def digits(prompts: Integers) -> list[Digits]:
-            record, line, values, _ = self._parts(prompts)
+            record, line, values, __ = self._parts(prompts)
             columns = [Digits(value, _equal(size)) for value, size in zip(values, self._sizes, strict=True)]
             if len(self.num_variants) > 1:
                 columns.append(Digits(line, self.num_variants / self.num_variants.sum()))
@@ -265,7 +265,7 @@ class Layout:
         steps = steps_looked_at(self.num_items)
         beside: list[Integers] = []
         if not self.random:
-            _, line, free, _ = self._parts(self._prompts(steps)[0])
+            __, line, free, __ = self._parts(self._prompts(steps)[0])
             beside = [*free, line]
         strides = {}
         for column in self.columns:

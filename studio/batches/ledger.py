@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError
 
 from studio.batches.settings import MAX_ITEMS
 from studio.core.errors import BatchError
+from studio.core.language import N_, _
 from studio.core.records import Record
 from studio.core.results import Check
 from studio.images.scores.image import PictureScores
@@ -66,9 +67,9 @@ create table rejections (
 );
 """
 _VERSION = 1
-_DAMAGED = (
-    "The batch's ledger has a damaged row (item {}). Move its folder `ledgers` away, then resume: its images are made "
-    "again."
+_DAMAGED = N_(
+    "The batch's ledger has a damaged row (item {item}). Move its folder `ledgers` away, "
+    "then resume: its images are made again."
 )
 
 
@@ -132,7 +133,7 @@ class Ledger:
         except sqlite3.Error as error:
             raise self._problem(error) from error
         if self._version() != _VERSION:
-            raise BatchError(f"{path} was made by another version of the studio. Start a new batch.")
+            raise BatchError(_("{path} was made by another version of the studio. Start a new batch.", path=path))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -184,7 +185,11 @@ class Ledger:
 
     def _problem(self, error: sqlite3.Error) -> BatchError:
         return BatchError(
-            f"The batch's ledger {self._path} cannot be used ({error}). Check that the disk works and is writable."
+            _(
+                "The batch's ledger {path} cannot be used ({error}). Check that the disk works and is writable.",
+                path=self._path,
+                error=error,
+            )
         )
 
 
@@ -199,7 +204,7 @@ def read_items(folder: Path) -> Iterator[ItemRow]:
     Raises:
         BatchError: where a ledger cannot be read.
     """
-    return (latest_row(row for _, row in found) for found in read_rows(folder))
+    return (latest_row(row for __, row in found) for found in read_rows(folder))
 
 
 def read_rows(folder: Path) -> Iterator[Sequence[tuple[Path, ItemRow]]]:
@@ -209,7 +214,7 @@ def read_rows(folder: Path) -> Iterator[Sequence[tuple[Path, ItemRow]]]:
         BatchError: where a ledger cannot be read.
     """
     ledgers = (_item_rows(path) for path in ledger_files(folder))
-    for _, found in itertools.groupby(heapq.merge(*ledgers, key=_item_of), key=_item_of):
+    for __, found in itertools.groupby(heapq.merge(*ledgers, key=_item_of), key=_item_of):
         yield tuple(found)
 
 
@@ -318,7 +323,7 @@ def _state(row: sqlite3.Row) -> tuple[int, ItemState]:
     item, state = row["item"], row["state"]
     known: dict[object, ItemState] = {name: name for name in get_args(ItemState)}
     if not isinstance(item, int) or not 0 <= item < MAX_ITEMS or state not in known:
-        raise BatchError(_DAMAGED.format(item))
+        raise BatchError(_(_DAMAGED, item=item))
     return item, known[state]
 
 
@@ -326,7 +331,7 @@ def _record(kind: type[RecordT], row: sqlite3.Row) -> RecordT:
     try:
         return kind(**{name: row[name] for name in kind.model_fields})
     except ValidationError as error:
-        raise BatchError(_DAMAGED.format(row["item"])) from error
+        raise BatchError(_(_DAMAGED, item=row["item"])) from error
 
 
 def _rows(path: Path, statement: str, *values: int) -> Iterator[sqlite3.Row]:
@@ -336,4 +341,6 @@ def _rows(path: Path, statement: str, *values: int) -> Iterator[sqlite3.Row]:
             yield from connection.execute(statement, values)
     except sqlite3.Error as error:
         if "no such table" not in str(error):  # of a ledger that is just being made
-            raise BatchError(f"The batch's ledger {path} cannot be read ({error}).") from error
+            raise BatchError(
+                _("The batch's ledger {path} cannot be read ({error}).", path=path, error=error)
+            ) from error

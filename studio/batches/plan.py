@@ -22,6 +22,7 @@ from studio.batches.rows import Row, Rows, write_rows
 from studio.batches.settings import BatchSettings
 from studio.batches.template import TemplateReader, Wildcards, columns_in, fill, is_plain
 from studio.core.errors import BatchError, StudioError, about
+from studio.core.language import _
 from studio.core.paths import typed_path
 from studio.core.records import Record
 from studio.core.settings import SEED_MAX, GenerationSettings
@@ -84,7 +85,10 @@ class BatchPlan:
         """
         if (folder / PLAN).exists():
             raise BatchError(
-                f"{folder} has a plan already, and what was made of it belongs to it. Start another batch."
+                _(
+                    "{folder} has a plan already, and what was made of it belongs to it. Start another batch.",
+                    folder=folder,
+                )
             )
         write_parts(self._parts, self.digest, folder)
 
@@ -111,8 +115,8 @@ class BatchPlan:
             # An own seed goes on from copy to copy, the shared one from item to item.
             seed = own_seed(given_seed) + int(places.copy[0]) if given_seed else settings.seed + index
         except StudioError as error:
-            place = f"{self._parts.source_names[line.source]} line {line.number}"
-            raise BatchError(f"{place}, item {index}: {error}") from error
+            place = _("{name} line {number}", name=self._parts.source_names[line.source], number=line.number)
+            raise BatchError(_("{place}, item {item}: {error}", place=place, item=index, error=error)) from error
         generation = settings.model_copy(update={"prompt": prompt, "seed": seed % (SEED_MAX + 1)})
         return BatchItem(index=index, generation=generation, caption=plain_prompt(prompt), attributes=attributes)
 
@@ -206,7 +210,9 @@ def _wildcard_folder(settings: BatchSettings, default: Path) -> Path:
         return default
     folder = typed_path(settings.wildcards.strip())
     if not folder.is_dir():
-        missing = BatchError(f"wildcards: there is no folder {folder}. Choose another, or clear the field.")
+        missing = BatchError(
+            _("wildcards: there is no folder {folder}. Choose another, or clear the field.", folder=folder)
+        )
         raise missing.about("wildcards")
     return folder
 
@@ -233,7 +239,7 @@ def _make_parts(settings: BatchSettings, wildcard_folder: Path) -> PlanParts:
     lines = _keep(checker.lines(sources.lines))
     records = None if sources.records is None else _keep(checker.records(sources.records))
     if not len(lines) or (records is not None and not len(records)):
-        empty = BatchError(f"{sources.names[-1]} holds no row. Write one, or choose another file.")
+        empty = BatchError(_("{name} holds no row. Write one, or choose another file.", name=sources.names[-1]))
         raise empty.about("prompt_file")
     parts = PlanParts(
         settings=settings,
@@ -258,19 +264,28 @@ def _keep(rows: Iterable[Row]) -> Rows:
 def _check_grid(settings: BatchSettings, columns: Sequence[str]) -> None:
     for name, column in (("grid_x", settings.grid_x), ("grid_y", settings.grid_y)):
         if column and column not in columns:
-            there = ", ".join(columns) or "none"
-            missing = BatchError(f"{name} must be a column of the plan, got {column!r}. Available: {there}.")
+            missing = BatchError(
+                _(
+                    "{name} must be a column of the plan, got {column!r}. Available: {columns}.",
+                    name=name,
+                    column=column,
+                    columns=", ".join(columns) or _("none"),
+                )
+            )
             raise missing.about(name)
 
 
 def _column_notes(columns: Sequence[str], reader: TemplateReader) -> list[str]:
     notes = []
     if acting := [column for column in columns if setting_of(column)]:
-        notes.append(f"Columns that are settings of each image: {', '.join(acting)}.")
+        notes.append(_("Columns that are settings of each image: {names}.", names=", ".join(acting)))
     words = [f"{{{word}}}" for word in itertools.islice(reader.words, _MAX_NOTED_WORDS)]
     if words:
         notes.append(
-            f"No column is called {', '.join(words)}: the words stand in the prompts without their braces. Columns: "
-            f"{', '.join(columns) or 'none'}."
+            _(
+                "No column is called {names}: the words stand in the prompts without their braces. Columns: {columns}.",
+                names=", ".join(words),
+                columns=", ".join(columns) or _("none"),
+            )
         )
     return notes

@@ -23,6 +23,7 @@ from studio.batches.rows import Rows, open_rows
 from studio.batches.settings import MAX_ITEMS, BatchSettings
 from studio.core.errors import BatchError
 from studio.core.files import read_file, replacing, write_atomically
+from studio.core.language import _, number
 from studio.core.records import Record
 from studio.core.text import counted
 
@@ -152,15 +153,24 @@ def read_parts(folder: Path) -> tuple[PlanParts, str]:
         )
         digest = parts.digest()
     except FileNotFoundError as error:
-        raise BatchError(f"There is no whole plan in {folder}: {Path(error.filename).name} is not there.") from error
+        raise BatchError(
+            _("There is no whole plan in {folder}: {file} is not there.", folder=folder, file=Path(error.filename).name)
+        ) from error
     except OSError as error:
-        raise BatchError(f"The plan in {folder} cannot be read ({error.strerror}).") from error
+        raise BatchError(
+            _("The plan in {folder} cannot be read ({reason}).", folder=folder, reason=error.strerror)
+        ) from error
     except (ValidationError, ValueError, AttributeError, TypeError) as error:
-        raise BatchError(f"The plan in {folder} is damaged, or of another version. Plan the batch again.") from error
+        raise BatchError(
+            _("The plan in {folder} is damaged, or of another version. Plan the batch again.", folder=folder)
+        ) from error
     if digest != facts.digest:
         raise BatchError(
-            f"The plan in {folder} was changed after it was made: its files do not give the digest that it has. Plan "
-            "the batch again; what was made from it cannot be continued."
+            _(
+                "The plan in {folder} was changed after it was made: its files do not give the "
+                "digest that it has. Plan the batch again; what was made from it cannot be continued.",
+                folder=folder,
+            )
         )
     return parts, digest
 
@@ -204,16 +214,25 @@ def _count_items(
     random = settings.combine == "random"
     if not random and num_prompts > MAX_ITEMS:
         raise BatchError(
-            f"every combination would be {_large(num_prompts)} prompts, and at most {MAX_ITEMS:,} are possible. Take "
-            "fewer values or variants, or set combine to random, with a total."
+            _(
+                "every combination would be {number} prompts, and at most {most:,} are possible. "
+                "Take fewer values or variants, or set combine to random, with a total.",
+                number=_large(num_prompts),
+                most=MAX_ITEMS,
+            )
         ).about("attributes", "prompts", "combine")
     if quotas := [column for column in attributes if column.quotas]:
         return _by_quota(settings, quotas[0])
     wanted = settings.total or (num_rows if random else num_prompts) * settings.images_per_prompt
     if wanted > MAX_ITEMS:
         raise BatchError(
-            f"it would be {_large(wanted)} images, and at most {MAX_ITEMS:,} are possible. Set total, or lower "
-            f"images_per_prompt, got {settings.images_per_prompt}."
+            _(
+                "it would be {number} images, and at most {most:,} are possible. Set total, or "
+                "lower images_per_prompt, got {copies}.",
+                number=_large(wanted),
+                most=MAX_ITEMS,
+                copies=settings.images_per_prompt,
+            )
         ).about("total", "images_per_prompt")
     return wanted
 
@@ -222,18 +241,24 @@ def _by_quota(settings: BatchSettings, column: AttributeColumn) -> int:
     total = sum(column.quotas)
     if settings.total not in (None, total):
         raise BatchError(
-            f"total is {settings.total:,}, but the quotas of {column.name} make {total:,}. Clear total, or change the "
-            "quotas."
+            _(
+                "total is {total:,}, but the quotas of {column} make {sum:,}. Clear total, or change the quotas.",
+                total=settings.total,
+                column=column.name,
+                sum=total,
+            )
         ).about("total", "attributes")
     if settings.images_per_prompt > 1:
         raise BatchError(
-            f"images_per_prompt must be 1 where columns have quotas, which count images; got "
-            f"{settings.images_per_prompt}."
+            _(
+                "images_per_prompt must be 1 where columns have quotas, which count images; got {copies}.",
+                copies=settings.images_per_prompt,
+            )
         ).about("images_per_prompt", "attributes")
     if total > MAX_ITEMS:
-        raise BatchError(f"the quotas make {total:,} images, and at most {MAX_ITEMS:,} are possible.").about(
-            "attributes"
-        )
+        raise BatchError(
+            _("the quotas make {number:,} images, and at most {most:,} are possible.", number=total, most=MAX_ITEMS)
+        ).about("attributes")
     return total
 
 
@@ -244,23 +269,36 @@ def _notes(
     weighted = [column.name for column in attributes if len(set(column.weights)) > 1]
     if settings.combine == "random":
         if settings.total is not None and settings.images_per_prompt > 1:
-            notes.append("images_per_prompt has no effect in a random plan with a total: each image picks its own.")
+            notes.append(_("images_per_prompt has no effect in a random plan with a total: each image picks its own."))
         return notes
     if weighted:
         notes.append(
-            f"The weights of {', '.join(weighted)} have no effect: every combination takes each value alike. They "
-            "count in a random plan."
+            _(
+                "The weights of {names} have no effect: every combination takes each value alike. "
+                "They count in a random plan.",
+                names=", ".join(weighted),
+            )
         )
     per_prompt, extra = divmod(num_items, num_prompts)
     if num_items < num_prompts:
         notes.append(
-            f"There are {counted(num_prompts, 'prompt')} and {counted(num_items, 'image')}: the images are spread "
-            f"over the prompts, and {num_prompts - num_items:,} of them are left out."
+            _(
+                "There are {prompts} and {images}: the images are spread over the prompts, and "
+                "{num_left_out:,} of them are left out.",
+                prompts=counted(num_prompts, "prompt", "prompts"),
+                images=counted(num_items, "image", "images"),
+                num_left_out=num_prompts - num_items,
+            )
         )
     elif extra:
         notes.append(
-            f"{counted(num_prompts, 'prompt')} do not divide {counted(num_items, 'image')} evenly: each is drawn "
-            f"{per_prompt:,} or {per_prompt + 1:,} times."
+            _(
+                "{prompts} do not divide {images} evenly: each is drawn {least:,} or {most:,} times.",
+                prompts=counted(num_prompts, "prompt", "prompts"),
+                images=counted(num_items, "image", "images"),
+                least=per_prompt,
+                most=per_prompt + 1,
+            )
         )
     return notes
 
@@ -270,5 +308,5 @@ def _exact_sum(numbers: Integers) -> int:
     return int(numbers.sum()) if float(numbers.sum(dtype=np.float64)) < 2**62 else sum(numbers.tolist())
 
 
-def _large(number: int) -> str:
-    return f"{number:,}" if number < 10**18 else "over a quintillion"
+def _large(num: int) -> str:
+    return number(num) if num < 10**18 else _("over a quintillion")

@@ -1,7 +1,5 @@
 """Prompts as typed or in files, read a row at a time.
 
-One prompt a line, with sd-scripts' options at its end: `a red shoe --w 512 --h 512 --d 7 --n blurry`.
-
 Files of prompts: text, CSV and JSON lines, read one row at a time, whatever their encoding.
 Where the rows of a plan come from: the box of prompts, a file, or both.
 """
@@ -10,21 +8,20 @@ import codecs
 import io
 import itertools
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from studio.batches.columns import IMAGE_FILE_COLUMNS, PROMPT_COLUMNS, check_columns
-from studio.batches.rows import Row
+from studio.batches.rows import Row, read_lines
 from studio.batches.settings import BatchSettings
 from studio.core.errors import BatchError, DatasetError
 from studio.core.files import guess_text, open_file, read_file
+from studio.core.language import N_, _, ngettext
 from studio.core.paths import typed_path
 from studio.datasets.tables import (
-    MAX_CELL_CHARACTERS,
     MAX_TABLE_BYTES,
     as_text,
     cell_problem,
@@ -32,61 +29,6 @@ from studio.datasets.tables import (
     json_lines,
     text_problem,
 )
-
-OPTIONS = {
-    "w": "width",
-    "h": "height",
-    "d": "seed",
-    "l": "guidance_scale",
-    "s": "num_inference_steps",
-    "n": "negative_prompt",
-}
-_OPTION_START = re.compile(r"(?:^|\s)--(?=[A-Za-z])")
-
-
-def read_lines(lines: Iterable[str], source: int, name: str) -> Iterator[Row]:
-    """The rows of a text; empty lines, and those with # at their start, are none.
-
-    Args:
-        source: the number of the text, kept in its rows.
-        name: of the text, in errors.
-
-    Raises:
-        BatchError: naming the line, where one is wrong.
-    """
-    for number, line in enumerate(lines, start=1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        if len(text) > MAX_CELL_CHARACTERS or "\0" in text:
-            raise BatchError(
-                f"{name} line {number} is no prompt: it holds a zero byte, or over {MAX_CELL_CHARACTERS:,} characters."
-            )
-        if "--" not in text:
-            yield Row(source, number, text, {}, ())
-            continue
-        prompt, options = _split_options(text, f"{name} line {number}")
-        yield Row(source, number, prompt, options, ())
-
-
-def _split_options(text: str, place: str) -> tuple[str, dict[str, str]]:
-    prompt, *pieces = _OPTION_START.split(text)
-    options: dict[str, str] = {}
-    for piece in pieces:
-        name, _, value = piece.partition(" ")
-        if name not in OPTIONS:
-            known = ", ".join(f"--{option} ({setting})" for option, setting in OPTIONS.items())
-            raise BatchError(f"{place}: --{name} is no option here. Available: {known}. Change it, or leave it out.")
-        setting = OPTIONS[name]
-        if setting in options:
-            raise BatchError(f"{place} has --{name} twice. Keep one of them.")
-        if not value.strip():
-            raise BatchError(f"{place}: --{name} ({setting}) needs a value behind it, got nothing.")
-        options[setting] = value.strip()
-    if not prompt.strip():
-        raise BatchError(f"{place} has no prompt, only options. Write the prompt before --{pieces[0].split(' ')[0]}.")
-    return prompt.strip(), options
-
 
 ENDINGS = (".txt", ".csv", ".tsv", ".jsonl")
 _CHUNK_BYTES = 1 << 20
@@ -119,9 +61,10 @@ def open_prompt_file(path: Path) -> PromptFile:
         BatchError: where it cannot be read, or is none of the kinds.
     """
     if path.suffix.lower() not in ENDINGS:
-        raise BatchError(f"prompt_file must end in {', '.join(ENDINGS)}, got {str(path)!r}.")
+        endings = ", ".join(ENDINGS)
+        raise BatchError(_("prompt_file must end in {endings}, got {path!r}.", endings=endings, path=str(path)))
     if not path.is_file():
-        raise BatchError(f"prompt_file: there is no file {path}. Choose another, or clear the field.")
+        raise BatchError(_("prompt_file: there is no file {path}. Choose another, or clear the field.", path=path))
     notes: list[str] = []
     lists = frozenset[str]()
     text = _text_source(path, notes)
@@ -138,14 +81,19 @@ def open_prompt_file(path: Path) -> PromptFile:
     is_text = bool(prompt) and prompt.lower() != "prompt" and describes_images
     if is_text:
         notes.append(
-            f"{path.name} is a dataset's table: its column {prompt} is taken for the prompts, as plain text, whatever "
-            "brackets and tags it holds. To use the prompt grammar in it, rename the column to prompt."
+            _(
+                "{name} is a dataset's table: its column {column} is taken for the prompts, as plain "
+                "text, whatever brackets and tags it holds. To use the prompt grammar in it, rename "
+                "the column to prompt.",
+                name=path.name,
+                column=prompt,
+            )
         )
     elif prompt and prompt.lower() != "prompt":
-        notes.append(f"{path.name} has no column prompt: its column {prompt} is taken for it.")
-    for column in sorted(lists):
-        remedy = "; to make an image of each, write each on its own line" if column == prompt else ""
-        notes.append(f"{path.name}: the column {column} holds lists. The texts of each are joined with commas{remedy}.")
+        notes.append(
+            _("{name} has no column prompt: its column {column} is taken for it.", name=path.name, column=prompt)
+        )
+    notes += [_note_on_lists(path.name, column, is_prompt=column == prompt) for column in sorted(lists)]
     others = tuple(column for column in columns if is_text or column != prompt)
     try:
         check_columns(others)
@@ -160,9 +108,28 @@ def open_prompt_file(path: Path) -> PromptFile:
                 continue
             yield _as_cell(row, columns, prompt) if is_text else row
         if skipped:
-            notes.append(f"{path.name}: {skipped:,} rows were left out, as they have no prompt.")
+            notes.append(
+                ngettext(
+                    "{name}: {num:,} row was left out, as it has no prompt.",
+                    "{name}: {num:,} rows were left out, as they have no prompt.",
+                    skipped,
+                    name=path.name,
+                    num=skipped,
+                )
+            )
 
     return PromptFile(path.name, others, prompt, True, notes, rows)
+
+
+def _note_on_lists(name: str, column: str, *, is_prompt: bool) -> str:
+    if not is_prompt:
+        words = N_("{name}: the column {column} holds lists. The texts of each are joined with commas.")
+    else:
+        words = N_(
+            "{name}: the column {column} holds lists. The texts of each are joined with commas; to make an image of "
+            "each, write each on its own line."
+        )
+    return _(words, name=name, column=column)
 
 
 def _as_cell(row: Row, columns: tuple[str, ...], prompt: str) -> Row:
@@ -194,7 +161,7 @@ def _text_source(path: Path, notes: list[str]) -> OpenText:
     except UnicodeDecodeError:
         return _guessed(path, notes, newline)
     except OSError as error:
-        raise BatchError(f"{path} cannot be read ({error.strerror}).") from error
+        raise BatchError(_("{path} cannot be read ({reason}).", path=path, reason=error.strerror)) from error
     return lambda: io.TextIOWrapper(_past_marks(open_file(path)), encoding="utf-8", newline=newline)
 
 
@@ -206,14 +173,18 @@ def _past_marks(file: io.BufferedReader) -> io.BufferedReader:
 
 def _guessed(path: Path, notes: list[str], newline: str) -> OpenText:
     if path.stat().st_size > MAX_TABLE_BYTES:
-        raise BatchError(f"{path.name} is not UTF-8 and has over 512 MB. Save it as UTF-8.")
+        raise BatchError(_("{name} is not UTF-8 and has over 512 MB. Save it as UTF-8.", name=path.name))
     try:
         text, encoding = guess_text(read_file(path, max_bytes=MAX_TABLE_BYTES))
     except DatasetError as error:
-        raise BatchError(f"{path.name} cannot be read: {error}") from error
+        raise BatchError(_("{name} cannot be read: {error}", name=path.name, error=error)) from error
     notes.append(
-        f"{path.name} is not UTF-8: it is read as {encoding}. Check that its characters are right; if not, save it as "
-        "UTF-8."
+        _(
+            "{name} is not UTF-8: it is read as {encoding}. Check that its characters are right; "
+            "if not, save it as UTF-8.",
+            name=path.name,
+            encoding=encoding,
+        )
     )
     return lambda: io.StringIO(text, newline=newline)
 
@@ -227,9 +198,18 @@ def _csv_columns(text: OpenText, name: str) -> tuple[str, ...]:
     with text() as file:
         number, columns = next(_csv_records(file, name), (1, []))
     if not any(columns):
-        raise BatchError(f"{name} is empty, or its first line names no column. Write the columns' names there.")
+        raise BatchError(
+            _("{name} is empty, or its first line names no column. Write the columns' names there.", name=name)
+        )
     if "" in columns or len(set(columns)) < len(columns):
-        raise BatchError(f"{name} line {number} must name each column, and each once, got {', '.join(columns)!r}.")
+        raise BatchError(
+            _(
+                "{name} line {number} must name each column, and each once, got {names!r}.",
+                name=name,
+                number=number,
+                names=", ".join(columns),
+            )
+        )
     return tuple(columns)
 
 
@@ -239,13 +219,13 @@ def _csv_rows(text: OpenText, source: int, name: str, columns: tuple[str, ...], 
         for number, cells in itertools.islice(_csv_records(file, name), 1, None):
             if any(cells):
                 if problem := cell_problem(cells, columns):
-                    raise BatchError(f"{name} line {number}: {problem}")
+                    raise BatchError(_("{name} line {number}: {problem}", name=name, number=number, problem=problem))
                 own = "" if place is None else cells.pop(place)
                 yield Row(source, number, own, {}, tuple(cells))
 
 
 def _csv_records(file: TextIO, name: str) -> Iterator[tuple[int, list[str]]]:
-    _, records = csv_records(file, name)
+    __, records = csv_records(file, name)
     try:
         for number, record in records:
             yield number, [cell.strip() for cell in record]
@@ -257,10 +237,19 @@ def _json_records(text: OpenText, name: str) -> Iterator[tuple[int, dict[str, ob
     with text() as file:
         for number, record in json_lines(file):
             if isinstance(record, Exception):
-                raise BatchError(f"{name} line {number} is not JSON ({record}).") from record
+                raise BatchError(
+                    _("{name} line {number} is not JSON ({error}).", name=name, number=number, error=record)
+                ) from record
             if not isinstance(record, dict):
                 shown = json.dumps(record, ensure_ascii=False)[:40]
-                raise BatchError(f'{name} line {number} must be columns as {{"prompt": …}}, got {shown!r}.')
+                raise BatchError(
+                    _(
+                        '{name} line {number} must be columns as {{"prompt": …}}, got {given!r}.',
+                        name=name,
+                        number=number,
+                        given=shown,
+                    )
+                )
             yield number, record
 
 
@@ -269,13 +258,19 @@ def _json_columns(text: OpenText, name: str) -> tuple[tuple[str, ...], frozenset
     columns, lists = dict[str, None](), set[str]()
     for number, record in _json_records(text, name):
         if problem := text_problem(record):
-            raise BatchError(f"{name} line {number}: {problem}")
+            raise BatchError(_("{name} line {number}: {problem}", name=name, number=number, problem=problem))
         columns.update(dict.fromkeys(record))
         lists |= {column for column, value in record.items() if isinstance(value, list) and len(value) > 1}
     if not columns:
-        raise BatchError(f'{name} holds no row. Write one on each line: {{"prompt": "a red shoe"}}.')
+        raise BatchError(_('{name} holds no row. Write one on each line: {{"prompt": "a red shoe"}}.', name=name))
     if any(not column or column != column.strip() for column in columns):
-        raise BatchError(f"{name} has a column without a name, or with spaces around it, got {list(columns)}.")
+        raise BatchError(
+            _(
+                "{name} has a column without a name, or with spaces around it, got {columns}.",
+                name=name,
+                columns=list(columns),
+            )
+        )
     return tuple(columns), frozenset(lists)
 
 
@@ -285,7 +280,7 @@ def _json_rows(text: OpenText, source: int, name: str, columns: tuple[str, ...],
         cells = [as_text(record.get(column)) for column in others]
         own = as_text(record.get(prompt)) if prompt else ""
         if problem := text_problem((own, *cells)):
-            raise BatchError(f"{name} line {number}: {problem}")
+            raise BatchError(_("{name} line {number}: {problem}", name=name, number=number, problem=problem))
         yield Row(source, number, own, {}, tuple(cells))
 
 
@@ -320,7 +315,7 @@ def find_sources(settings: BatchSettings) -> Sources:
     box = list(read_lines(io.StringIO(settings.prompts, newline=None), 0, BOX))
     if not settings.prompt_file.strip():
         if not box:
-            raise BatchError("prompts holds no prompt, only comments. Write one, or choose a prompt file.")
+            raise BatchError(_("prompts holds no prompt, only comments. Write one, or choose a prompt file."))
         return Sources((BOX,), (), iter(box), None, [])
     file = open_prompt_file(typed_path(settings.prompt_file.strip()))
     names = (BOX, file.name)
@@ -329,14 +324,23 @@ def find_sources(settings: BatchSettings) -> Sources:
     if not file.prompt_column:
         if not box:
             raise BatchError(
-                f"{file.name} has no column prompt, text or caption; it has: {', '.join(file.columns)}. Rename one, or "
-                f"write a prompt with its columns in prompts: a {{{file.columns[0]}}} shoe."
+                _(
+                    "{name} has no column prompt, text or caption; it has: {columns}. Rename one, or write "
+                    "a prompt with its columns in prompts: a {{{column}}} shoe.",
+                    name=file.name,
+                    columns=", ".join(file.columns),
+                    column=file.columns[0],
+                )
             )
         return Sources(names, file.columns, iter(box), file.rows(1), file.notes)
     if box:
         raise BatchError(
-            f"{file.name} has its own prompts, in the column {file.prompt_column}, and prompts has some too. Empty "
-            "prompts, or rename the column to use its rows in them."
+            _(
+                "{name} has its own prompts, in the column {column}, and prompts has some too. Empty "
+                "prompts, or rename the column to use its rows in them.",
+                name=file.name,
+                column=file.prompt_column,
+            )
         )
     return Sources(names, file.columns, file.rows(1), None, file.notes)
 

@@ -1,6 +1,7 @@
 """The morning report: what was made, what was rejected and why, how long it took, how good it is. In Markdown."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -8,6 +9,7 @@ from studio.batches.folder import BatchFolder
 from studio.batches.ledger import ItemFacts, ItemRow, read_items, read_rejections
 from studio.batches.plan import BatchPlan
 from studio.core.files import read_text, write_atomically
+from studio.core.language import _, ngettext, number
 from studio.core.records import label_or_none
 from studio.core.text import counted, duration, escape_markdown, markdown_table
 from studio.images.scores.image import PictureScores, summarise_scores
@@ -45,9 +47,7 @@ def write_report(folder: BatchFolder, plan: BatchPlan, *, finished: bool) -> Non
         _values(found, plan),
         _failed(found),
         _rejected(folder, found),
-        ["## Scores", "", *(f"- {words}" for words in summarise_scores(found.scores).sentences)]
-        if found.scores
-        else [],
+        [*_heading(_("Scores")), *_points(summarise_scores(found.scores).sentences)] if found.scores else [],
     ]
     write_atomically(folder.report, "\n".join("\n".join([*part, ""]) for part in parts if part).encode())
 
@@ -59,16 +59,24 @@ def rename_report(folder: BatchFolder) -> None:
         OSError: where it cannot be read or written.
     """
     if folder.report.is_file():
-        _, verdict, rest = read_text(folder.report, errors="replace").partition(VERDICT)
+        __, verdict, rest = read_text(folder.report, errors="replace").partition(VERDICT)
         if verdict:
             write_atomically(folder.report, ("\n".join([*_head(folder), ""]) + verdict[1:] + rest).encode())
+
+
+def _heading(words: str) -> list[str]:
+    return [f"## {words}", ""]
+
+
+def _points(lines: Iterable[str]) -> list[str]:
+    return [f"- {line}" for line in lines]
 
 
 def _head(folder: BatchFolder) -> list[str]:
     """What stands above the verdict, and holds no asterisk of its own."""
     label = label_or_none(folder.label)
     note = [escape_markdown(line) for line in label.note.splitlines() if line.strip()]
-    called = [f"Batch {escape_markdown(folder.name)}.", ""] if label.name else []
+    called = [_("Batch {name}.", name=escape_markdown(folder.name)), ""] if label.name else []
     return [f"# {escape_markdown(label.name or folder.name)}", "", *called, *(f"{line}\n" for line in note)]
 
 
@@ -92,32 +100,36 @@ def _count(folder: BatchFolder, plan: BatchPlan) -> _Found:
 
 
 def _verdict(found: _Found, plan: BatchPlan, *, finished: bool) -> list[str]:
-    provenance = f"{found.num_done:,} of {plan.num_items:,} images are made and valid"
-    failed = f"; {len(found.failed):,} failed" if found.failed else ""
-    aside = f"; {found.num_set_aside:,} rejected by you" if found.num_set_aside else ""
-    left = plan.num_items - found.num_done - len(found.failed) - found.num_set_aside
-    not_yet = "" if finished and not left else f"; {left:,} are still to be made"
-    each = found.seconds / max(1, found.num_done + len(found.failed))
-    return [
-        f"**{provenance}{failed}{aside}{not_yet}.**",
-        "",
-        f"- Generation time: {duration(found.seconds)}, {each:.2f} s each.",
-        f"- Made again with another seed: {counted(found.num_tried_again, 'item')}.",
-        f"- Disk space: {found.num_bytes / 1e6:,.1f} MB.",
-        f"- Plan: sha256 {plan.digest[:16]}….",
+    facts = [_("{num:,} of {total:,} images are made and valid", num=found.num_done, total=plan.num_items)]
+    if num_failed := len(found.failed):
+        facts.append(ngettext("{num:,} failed", "{num:,} failed", num_failed, num=num_failed))
+    if aside := found.num_set_aside:
+        facts.append(ngettext("{num:,} rejected by you", "{num:,} rejected by you", aside, num=aside))
+    left = plan.num_items - found.num_done - num_failed - aside
+    if left or not finished:
+        facts.append(ngettext("{num:,} are still to be made", "{num:,} are still to be made", left, num=left))
+    each = found.seconds / max(1, found.num_done + num_failed)
+    lines = [
+        _("Generation time: {time}, {each:.2f} s each.", time=duration(found.seconds), each=each),
+        _("Made again with another seed: {items}.", items=counted(found.num_tried_again, "item", "items")),
+        _("Disk space: {megabytes:,.1f} MB.", megabytes=found.num_bytes / 1e6),
+        _("Plan: sha256 {digest}….", digest=plan.digest[:16]),
     ]
+    return [f"**{'; '.join(facts)}.**", "", *_points(lines)]
 
 
 def _values(found: _Found, plan: BatchPlan) -> list[str]:
-    lines = ["## Images of each value"] if plan.columns else []
-    planned = plan.value_counts()
+    lines = ["## " + _("Images of each value")] if plan.columns else []
+    value_counts = plan.value_counts()
     for column in plan.columns:
-        counts = planned[column]
+        counts = value_counts[column]
         if isinstance(counts, int):
-            lines += ["", f"{escape_markdown(column)}: {len(found.values[column]):,} different values."]
+            num = len(found.values[column])
+            different = ngettext("{num:,} different value", "{num:,} different values", num, num=num)
+            lines += ["", f"{escape_markdown(column)}: {different}."]
             continue
-        rows = [(value, f"{found.values[column][value]:,}", f"{number:,}") for value, number in counts.items()]
-        lines += ["", markdown_table((column, "made", "planned"), rows)]
+        rows = [(value, number(found.values[column][value]), number(planned)) for value, planned in counts.items()]
+        lines += ["", markdown_table((column, _("made"), _("planned")), rows)]
     return lines
 
 
@@ -125,19 +137,19 @@ def _failed(found: _Found) -> list[str]:
     """The items of which there is no image: rejected until no try was left, or ended by an error."""
     if not found.failed:
         return []
-    rows = [(f"{row.item:,}", str(row.attempts), row.reason) for row in found.failed[:MAX_ROWS]]
-    lines = ["## Failed", "", markdown_table(("item", "rejected", "why"), rows)]
-    more = len(found.failed) - MAX_ROWS
-    return [*lines, "", f"{counted(more, 'more item')} failed."] if more > 0 else lines
+    rows = [(number(row.item), str(row.attempts), row.reason) for row in found.failed[:MAX_ROWS]]
+    lines = [*_heading(_("Failed")), markdown_table((_("item"), _("rejected"), _("why")), rows)]
+    if (more := len(found.failed) - MAX_ROWS) > 0:
+        lines += ["", ngettext("{num:,} more item failed.", "{num:,} more items failed.", more, num=more)]
+    return lines
 
 
 def _rejected(folder: BatchFolder, found: _Found) -> list[str]:
     rejections = list(islice(read_rejections(folder.ledgers), MAX_ROWS + 1))
     if not rejections:
-        return ["## Rejected", "", "No images were rejected."]
-    lines = ["## Rejected", ""]
-    rows = [(f"{r.item:,}", str(r.attempt + 1), r.reason, r.file) for r in rejections[:MAX_ROWS]]
-    lines.append(markdown_table(("item", "try", "why", "copy"), rows))
+        return [*_heading(_("Rejected")), _("No images were rejected.")]
+    rows = [(number(r.item), str(r.attempt + 1), r.reason, r.file) for r in rejections[:MAX_ROWS]]
+    lines = [*_heading(_("Rejected")), markdown_table((_("item"), _("try"), _("why"), _("copy")), rows)]
     if len(rejections) > MAX_ROWS:
-        lines += ["", f"These are the first {MAX_ROWS}; the others are in `rejected/`."]
+        lines += ["", _("These are the first {num}; the others are in `rejected/`.", num=MAX_ROWS)]
     return lines

@@ -29,6 +29,7 @@ from studio.batches.outputs import write_metadata, write_shards
 from studio.batches.plan import BatchPlan
 from studio.batches.report import write_report
 from studio.core.errors import BatchError
+from studio.core.language import _
 from studio.images.scores.image import PictureScores
 from studio.jobs.folder import BUSY_STATES, status_or
 
@@ -112,7 +113,7 @@ def review(folder: BatchFolder, plan: Callable[[], BatchPlan], query: ReviewQuer
     Raises:
         BatchError: where a ledger or the plan cannot be read.
     """
-    score, _, end = query.sort.partition(" ")
+    score, __, end = query.sort.partition(" ")
     path, high_is_best = SCORES.get(score, SCORES["whiteness"])
     keys = item_keys(folder.ledgers, score=path)
     takes = list(read_rejections(folder.ledgers))
@@ -152,7 +153,7 @@ def _sorted(keys: Sequence[ItemKey], sort: str, *, high_first: bool) -> list[Ite
 
 
 def _item(folder: BatchFolder, plan: Callable[[], BatchPlan], item: int) -> ReviewedImage:
-    row = latest_row(row for _, row in rows_of(folder.ledgers, item))
+    row = latest_row(row for __, row in rows_of(folder.ledgers, item))
     try:
         scores = ItemFacts.model_validate_json(row.facts).scores
     except ValidationError:
@@ -194,11 +195,13 @@ def decide(folder: BatchFolder, plan: BatchPlan, item: int, decision: str) -> No
     """
     rows = rows_of(folder.ledgers, item)
     if decision not in get_args(Decision) or not rows:
-        raise BatchError(f"The batch {folder.name} has no image {item:,} to decide on. Look at it again.")
+        raise BatchError(
+            _("The batch {name} has no image {item:,} to decide on. Look at it again.", name=folder.name, item=item)
+        )
     status = status_or("failed", folder)
     if status.state == "preparing":
-        raise BatchError("The batch is looking through its files. Try again when it runs or has ended.")
-    row = latest_row(row for _, row in rows)
+        raise BatchError(_("The batch is looking through its files. Try again when it runs or has ended."))
+    row = latest_row(row for __, row in rows)
     if decision == "keep":
         _keep(folder, row, rows)
     else:
@@ -211,7 +214,7 @@ def _keep(folder: BatchFolder, row: ItemRow, rows: Sequence[tuple[Path, ItemRow]
     if row.state == "done":
         return
     if not (row.file and (folder.root / row.file).is_file()):
-        raise BatchError(f"There is no image #{row.item:,} to keep. Make it again instead.")
+        raise BatchError(_("There is no image #{item:,} to keep. Make it again instead.", item=row.item))
     back = folder.picture(row.item, read_batch_settings(folder).picture_format)
     back.parent.mkdir(parents=True, exist_ok=True)
     _move(folder.root / row.file, back)
@@ -223,10 +226,12 @@ def _set_aside(
     folder: BatchFolder, row: ItemRow, rows: Sequence[tuple[Path, ItemRow]], state: Literal["rejected", "again"]
 ) -> None:
     if state == "rejected" and not row.file:
-        raise BatchError(f"There is no image #{row.item:,} to reject: it could not be made.")
+        raise BatchError(_("There is no image #{item:,} to reject: it could not be made.", item=row.item))
     at, file = folder.root / row.file, row.file
     if state == "rejected" and not at.is_file():
-        raise BatchError(f"There is no image #{row.item:,} to reject: {at} is gone. Make it again instead.")
+        raise BatchError(
+            _("There is no image #{item:,} to reject: {path} is gone. Make it again instead.", item=row.item, path=at)
+        )
     if row.state == "done":
         file = f"{folder.rejected.name}/{row.item:07}-try{row.attempts}{at.suffix}"
     # The row first: a run that goes on meanwhile would make an image again that is gone from the dataset.
@@ -244,7 +249,7 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _write(rows: Sequence[tuple[Path, ItemRow]], row: ItemRow) -> None:
-    for path, _ in rows:
+    for path, __ in rows:
         ledger = Ledger(path)
         try:
             ledger.add(row)

@@ -1,6 +1,10 @@
-"""The rows of a plan, however many: kept as JSON lines, found by number, never all in memory."""
+"""The rows of a plan, however many: kept as JSON lines, found by number, never all in memory.
+
+Those of a text: one prompt a line, with sd-scripts' options at its end: `a red shoe --w 512 --h 512 --d 7 --n blurry`.
+"""
 
 import json
+import re
 import threading
 from array import array
 from collections.abc import Iterable, Iterator
@@ -11,6 +15,8 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from studio.core.errors import BatchError
 from studio.core.files import open_file
+from studio.core.language import _
+from studio.datasets.tables import MAX_CELL_CHARACTERS
 
 _CHUNK_BYTES = 1 << 17
 
@@ -94,8 +100,11 @@ def write_rows(rows: Iterable[Row], file: BinaryIO) -> "array[int]":
             chunk += to_json(row)
         except PydanticSerializationError as error:
             raise BatchError(
-                f"Row {row.number} holds half of a character ({_half_character(row)}), which no file can keep. Write "
-                "the text again."
+                _(
+                    "Row {number} holds half of a character ({half}), which no file can keep. Write the text again.",
+                    number=row.number,
+                    half=_half_character(row),
+                )
             ) from error
         chunk += b"\n"
         offsets.append(end + len(chunk))
@@ -133,3 +142,83 @@ def open_rows(path: Path) -> Rows:
 def _row(line: bytes) -> Row:
     source, number, prompt, options, cells = json.loads(line)
     return Row(source, number, prompt, options, tuple(cells))
+
+
+OPTIONS = {
+    "w": "width",
+    "h": "height",
+    "d": "seed",
+    "l": "guidance_scale",
+    "s": "num_inference_steps",
+    "n": "negative_prompt",
+}
+_OPTION_START = re.compile(r"(?:^|\s)--(?=[A-Za-z])")
+
+
+def read_lines(lines: Iterable[str], source: int, name: str) -> Iterator[Row]:
+    """The rows of a text; empty lines, and those with # at their start, are none.
+
+    Args:
+        source: the number of the text, kept in its rows.
+        name: of the text, in errors.
+
+    Raises:
+        BatchError: naming the line, where one is wrong.
+    """
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        if len(text) > MAX_CELL_CHARACTERS or "\0" in text:
+            raise BatchError(
+                _(
+                    "{name} line {number} is no prompt: it holds a zero byte, or over {most:,} characters.",
+                    name=name,
+                    number=number,
+                    most=MAX_CELL_CHARACTERS,
+                )
+            )
+        if "--" not in text:
+            yield Row(source, number, text, {}, ())
+            continue
+        prompt, options = _split_options(text, _("{name} line {number}", name=name, number=number))
+        yield Row(source, number, prompt, options, ())
+
+
+def _split_options(text: str, place: str) -> tuple[str, dict[str, str]]:
+    prompt, *pieces = _OPTION_START.split(text)
+    options: dict[str, str] = {}
+    for piece in pieces:
+        name, __, value = piece.partition(" ")
+        if name not in OPTIONS:
+            known = ", ".join(f"--{option} ({setting})" for option, setting in OPTIONS.items())
+            raise BatchError(
+                _(
+                    "{place}: --{name} is no option here. Available: {options}. Change it, or leave it out.",
+                    place=place,
+                    name=name,
+                    options=known,
+                )
+            )
+        setting = OPTIONS[name]
+        if setting in options:
+            raise BatchError(_("{place} has --{name} twice. Keep one of them.", place=place, name=name))
+        if not value.strip():
+            raise BatchError(
+                _(
+                    "{place}: --{name} ({setting}) needs a value behind it, got nothing.",
+                    place=place,
+                    name=name,
+                    setting=setting,
+                )
+            )
+        options[setting] = value.strip()
+    if not prompt.strip():
+        raise BatchError(
+            _(
+                "{place} has no prompt, only options. Write the prompt before --{name}.",
+                place=place,
+                name=pieces[0].split(" ")[0],
+            )
+        )
+    return prompt.strip(), options

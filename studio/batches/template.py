@@ -28,6 +28,7 @@ from studio.batches.grammar import (
 )
 from studio.core.errors import BatchError, DatasetError, StudioError
 from studio.core.files import guess_text, read_file, without_marks
+from studio.core.language import N_, _
 from studio.core.paths import leads_out
 from studio.images.prompts import escape_prompt, has_lora_tag, lora_choice, split_lora_tags
 
@@ -40,7 +41,8 @@ class Wildcards:
 
     def __init__(self, folder: Path, kept: Mapping[str, tuple[str, ...]] | None = None) -> None:
         self._folder = folder
-        self._names = sorted(kept) if kept is not None else _names(folder)
+        files = (path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.txt"))
+        self._names = sorted(kept if kept is not None else files)
         self._values: dict[str, tuple[str, ...]] = dict(kept or {})
 
     @property
@@ -60,13 +62,15 @@ class Wildcards:
         if not names:
             pattern = re.sub(r"[\\/]+", "/", pattern).strip("/ ")
             there = ", ".join(self._names[:_NAMES_SHOWN]) + (", …" if len(self._names) > _NAMES_SHOWN else "")
-            raise BatchError(
-                f"there is no wildcard {pattern!r} in {self._folder}, which has: {there or 'none'}. Put a file "
-                f"{pattern}.txt there, with one value per line."
+            words = N_(
+                "there is no wildcard {name!r} in {folder}, which has: {names}. Put a file {name}.txt there, with one "
+                "value per line."
             )
+            raise BatchError(_(words, name=pattern, folder=self._folder, names=there or _("none")))
         values = sorted({value for name in names for value in self._read(name)})
         if not values:
-            raise BatchError(f"the wildcard {pattern!r} in {self._folder} holds no value. Write one on each line.")
+            words = N_("the wildcard {name!r} in {folder} holds no value. Write one on each line.")
+            raise BatchError(_(words, name=pattern, folder=self._folder))
         return tuple(values)
 
     def place(self, pattern: str, line: str) -> str:
@@ -76,8 +80,10 @@ class Wildcards:
                 path = self._folder / f"{name}.txt"
                 lines = _decode(read_file(path), path).splitlines() if path.is_file() else []
                 numbers = [number for number, text in enumerate(lines, start=1) if text.strip() == line]
-                return f"the wildcard file {path.name}" + (f" line {numbers[0]}" if numbers else "")
-        return f"the wildcard {pattern}"
+                if numbers:
+                    return _("the wildcard file {name} line {number}", name=path.name, number=numbers[0])
+                return _("the wildcard file {name}", name=path.name)
+        return _("the wildcard {name}", name=pattern)
 
     def _names_of(self, pattern: str) -> list[str]:
         pattern = re.sub(r"[\\/]+", "/", pattern).strip("/ ")
@@ -91,23 +97,17 @@ class Wildcards:
             path = self._folder / f"{name}.txt"
             try:
                 if leads_out(path, self._folder):
-                    raise BatchError(
-                        f"the wildcard file {path} is a link out of its folder. Put the file itself there."
-                    )
+                    words = N_("the wildcard file {path} is a link out of its folder. Put the file itself there.")
+                    raise BatchError(_(words, path=path))
                 if path.stat().st_size > MAX_FILE_BYTES:
-                    raise BatchError(f"the wildcard file {path} has over 64 MB. Make it smaller.")
+                    raise BatchError(_("the wildcard file {path} has over 64 MB. Make it smaller.", path=path))
                 text = _decode(read_file(path, max_bytes=MAX_FILE_BYTES), path)
             except OSError as error:
-                raise BatchError(f"the wildcard file {path} cannot be read ({error.strerror}).") from error
+                words = N_("the wildcard file {path} cannot be read ({reason}).")
+                raise BatchError(_(words, path=path, reason=error.strerror)) from error
             lines = (line.strip() for line in text.splitlines())
             self._values[name] = tuple(line for line in lines if line and not line.startswith("#"))
         return self._values[name]
-
-
-def _names(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.txt"))
 
 
 def _decode(content: bytes, path: Path) -> str:
@@ -118,7 +118,7 @@ def _decode(content: bytes, path: Path) -> str:
     try:
         return guess_text(content)[0]
     except DatasetError as error:
-        raise BatchError(f"the wildcard file {path} cannot be read: {error}") from error
+        raise BatchError(_("the wildcard file {path} cannot be read: {error}", path=path, error=error)) from error
 
 
 MAX_DEPTH = 12
@@ -165,14 +165,16 @@ class TemplateReader:
             BatchError: where braces do not match, or a wildcard is not there. It does not name the prompt.
         """
         if _COLUMN in prompt:
-            raise BatchError(f"the sign U+{ord(_COLUMN):04X} stands for something else in templates. Remove it.")
+            words = N_("the sign U+{code} stands for something else in templates. Remove it.")
+            raise BatchError(_(words, code=format(ord(_COLUMN), "04X")))
         if is_plain(prompt):
             return Text(prompt)
         if variable := _VARIABLE.search(prompt):
-            raise BatchError(
-                f"variables and wrappers ({variable.group()}…}}) are not understood. Write a column of attributes for "
-                "what is chosen once and stands in several places."
+            words = N_(
+                "variables and wrappers ({sign}…}}) are not understood. Write a column of attributes for what is "
+                "chosen once and stands in several places."
             )
+            raise BatchError(_(words, sign=variable.group()))
         with self._lock:
             return self._read_pieces(prompt)
 
@@ -199,17 +201,16 @@ class TemplateReader:
                     start = match.start()
                 depth += 1
                 if depth > MAX_DEPTH:
-                    deepest = self._excerpt(text[match.start() :])
-                    raise BatchError(
-                        f"braces may stand in each other up to {MAX_DEPTH} deep, not {deepest}. Make it simpler."
-                    )
+                    words = N_("braces may stand in each other up to {most} deep, not {excerpt}. Make it simpler.")
+                    raise BatchError(_(words, most=MAX_DEPTH, excerpt=self._excerpt(text[match.start() :])))
             elif depth:
                 depth -= 1
                 if depth == 0:
                     pieces.append(text[start : match.end()])
                     start = match.end()
         if depth:
-            raise BatchError(f"a {{ has no }} behind it: {self._excerpt(text[start:])}. Close it, or remove it.")
+            words = N_("a {{ has no }} behind it: {excerpt}. Close it, or remove it.")
+            raise BatchError(_(words, excerpt=self._excerpt(text[start:])))
         pieces.append(text[start:])
         return [piece for piece in pieces if piece] or [""]
 
@@ -237,11 +238,9 @@ class TemplateReader:
         try:
             return self._understand(parse_group(text))
         except GrammarError as error:
-            number = len(self.written(text[: error.position])) + 1
-            rest = self._excerpt(text[error.position :])
-            raise BatchError(
-                f"{self.written(text)} is not understood from character {number} on, at {rest}: {error}"
-            ) from error
+            words = N_("{group} is not understood from character {number} on, at {rest}: {problem}")
+            number, rest = len(self.written(text[: error.position])) + 1, self._excerpt(text[error.position :])
+            raise BatchError(_(words, group=self.written(text), number=number, rest=rest, problem=error)) from error
 
     def _understand(self, part: str | WildcardName | Group) -> Variants:
         if isinstance(part, str):
@@ -261,12 +260,15 @@ class TemplateReader:
 
     def _wildcard_values(self, name: str) -> Variants:
         if _COLUMN in name:
-            raise BatchError(f"the name of a wildcard cannot hold a column, got __{self.written(name)}__.")
+            words = N_("the name of a wildcard cannot hold a column, got __{name}__.")
+            raise BatchError(_(words, name=self.written(name)))
         if name in self._open_wildcards:
             circle = " → ".join([*self._open_wildcards[self._open_wildcards.index(name) :], name])
-            raise BatchError(f"wildcards call each other in a circle: {circle}. Remove one of these lines.")
+            words = N_("wildcards call each other in a circle: {circle}. Remove one of these lines.")
+            raise BatchError(_(words, circle=circle))
         if len(self._open_wildcards) == MAX_DEPTH:
-            raise BatchError(f"wildcards may name each other up to {MAX_DEPTH} deep, got {name}. Make it simpler.")
+            words = N_("wildcards may name each other up to {most} deep, got {name}. Make it simpler.")
+            raise BatchError(_(words, most=MAX_DEPTH, name=name))
         self._open_wildcards.append(name)
         try:
             options = []
@@ -296,9 +298,8 @@ class TemplateReader:
         for option, weight in options:
             weights[option] = weights.get(option, 0.0) + weight
         if not any(weights.values()):
-            raise BatchError(
-                "a choice in braces has no weight above 0. Give one of its parts a weight, or none of them."
-            )
+            words = N_("a choice in braces has no weight above 0. Give one of its parts a weight, or none of them.")
+            raise BatchError(_(words))
         least, most = min(least, len(weights)), min(most, len(weights))
         if len(weights) == 1 and least == most == 1:
             return next(iter(weights))
@@ -332,7 +333,8 @@ def fill(text: str, values: Sequence[str], num_cells: int) -> str:
         value = values[number]
         if _OPEN_TAG.search(text, 0, place.start()):
             if "<" in value or ">" in value:
-                raise BatchError(f"a value inside a LoRA tag must have no < and no >, got {value[:_MAX_EXCERPT]!r}.")
+                words = N_("a value inside a LoRA tag must have no < and no >, got {value!r}.")
+                raise BatchError(_(words, value=value[:_MAX_EXCERPT]))
             return value
         return escape_prompt(value) if number < num_cells else value
 

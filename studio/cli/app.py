@@ -1,6 +1,7 @@
 """The command line, `python -m studio COMMAND`: one file each beside this one. Importing it loads nothing heavy."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,17 +20,18 @@ from studio.cli.score import score
 from studio.cli.smoke import smoke
 from studio.cli.train import train
 from studio.core.errors import StudioError, system_error_message
+from studio.core.language import _
 from studio.core.paths import is_checkout, locate_user_data, typed_path
 from studio.core.settings import SHIPPED_MODEL, ModelSettings, ServerSettings
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="LoRA Studio.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=_("LoRA Studio."))
 
 
-@app.command()
+@app.command(help=_("Open the studio in the browser."))
 def ui(
     context: typer.Context,
     port: Annotated[int | None, typer.Option(help=field_help(ServerSettings, "port"))] = None,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page in the browser.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help=_("Do not open the page in the browser."))] = False,
     window: Annotated[bool, typer.Option("--window", help=field_help(ServerSettings, "window"))] = False,
     listen: Annotated[bool, typer.Option("--listen", help=field_help(ServerSettings, "listen"))] = False,
     auth_file: Annotated[Path | None, typer.Option(help=field_help(ServerSettings, "auth_file"))] = None,
@@ -38,7 +40,7 @@ def ui(
     cpu: CpuOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Open the studio in the browser."""
+    """Serve the page until it is ended."""
     from studio.ui.shell.server import serve
 
     passwords = typed_path(auth_file).resolve() if auth_file else None
@@ -49,16 +51,23 @@ def ui(
     serve(settings, model=model_settings, user_data=locate_user_data(user_data))
 
 
-app.command()(smoke)
-app.command()(generate)
-app.command()(compare)
+_COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
+    (smoke, _("Make the three test images and check them; exit code 0 only when all are valid.")),
+    (generate, _("Make images, each checked and saved with its settings; exit code 0 only when all are valid.")),
+    (compare, _("Make the same images with two sides' LoRAs and say how far they are apart.")),
+    (train, _("Train a LoRA; Ctrl+C saves and ends, and `train RUN` goes on.")),
+    (batch, _("Make many images from a plan, as a dataset; Ctrl+C ends it well, and `batch FOLDER` goes on.")),
+    (export, _("Write a LoRA for another program, or a model with it merged; it is read back and compared first.")),
+    (
+        score,
+        _("Score images: ground, place, colour, sharpness, nearness to training; exit code 1 where one is unreadable."),
+    ),
+    (doctor, _("Look for what would fail here, and say what to do; exit code 0 unless there is a problem.")),
+)
+for _command, _help in _COMMANDS:
+    app.command(help=_help)(_command)
 app.add_typer(dataset_app, name="dataset")
-app.command()(train)
-app.command()(batch)
-app.command()(export)
-app.command()(score)
 app.add_typer(jobs_app, name="jobs")
-app.command()(doctor)
 
 if is_checkout():
     from bench.command import bench
@@ -70,14 +79,16 @@ else:
     def _no_bench() -> None:
         """Say what a wheel lacks."""
         raise StudioError(
-            "bench is not part of an installed LoRA Studio: it measures a checkout of the source. Clone the "
-            "repository and run `python -m studio bench` in its folder."
+            _(
+                "bench is not part of an installed LoRA Studio: it measures a checkout of the source. Clone the"
+                " repository and run `python -m studio bench` in its folder."
+            )
         )
 
 
-@app.command()
+@app.command(help=_("Print the studio's version."))
 def version() -> None:
-    """Print the studio's version."""
+    """Print it alone."""
     typer.echo(__version__)
 
 

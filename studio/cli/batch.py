@@ -18,11 +18,13 @@ from studio.cli.options import (
     QueueOption,
     TitleOption,
     UserDataOption,
+    field_help,
     label_folder,
     lora_choices,
     prepare_engine,
 )
 from studio.core.errors import BatchError, SettingsError, StudioError
+from studio.core.language import _
 from studio.core.paths import UserData, locate_user_data, typed_path
 from studio.core.settings import LoraChoice, parse_settings
 from studio.core.text import STEP_SIGN
@@ -36,30 +38,32 @@ def batch(
     plan: Annotated[
         str,
         typer.Argument(
-            help="A file of prompts (.txt, .csv, .jsonl), the settings.json of another batch, or a batch to "
-            "resume: its folder or name."
+            help=_(
+                "A file of prompts (.txt, .csv, .jsonl), the settings.json of another batch, or a batch to resume: its"
+                " folder or name."
+            )
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The batch's folder: new or empty.", show_default="user_data/batches")
+        Path | None, typer.Option(help=_("The batch's folder: new or empty."), show_default="user_data/batches")
     ] = None,
-    total: Annotated[int | None, typer.Option(help="How many images in all.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The first image's seed.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    total: Annotated[int | None, typer.Option(help=_("How many images in all."))] = None,
+    seed: Annotated[int | None, typer.Option(help=_("The first image's seed."))] = None,
+    steps: Annotated[int | None, typer.Option(help=_("Denoising steps."))] = None,
     lora: Annotated[
         list[str] | None,
-        typer.Option(metavar=LORA_METAVAR, help="A LoRA for all images; repeatable."),
+        typer.Option(metavar=LORA_METAVAR, help=_("A LoRA for all images; repeatable.")),
     ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, such as images_per_prompt=4."),
+        typer.Option("--set", metavar="NAME=VALUE", help=_("Any other setting, such as images_per_prompt=4.")),
     ] = None,
     list_settings: ListSettingsOption = False,
-    show: Annotated[bool, typer.Option("--show", help="Show the plan without making any image.")] = False,
+    show: Annotated[bool, typer.Option("--show", help=_("Show the plan without making any image."))] = False,
     forecast: Annotated[
-        bool, typer.Option("--forecast", help="Make a few images to estimate time and disk space; keep none.")
+        bool, typer.Option("--forecast", help=_("Make a few images to estimate time and disk space; keep none."))
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print what --show or --forecast finds as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help=_("Print what --show or --forecast finds as JSON."))] = False,
     title: TitleOption = None,
     note: NoteOption = None,
     queue: QueueOption = False,
@@ -67,7 +71,7 @@ def batch(
     job: JobOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Make many images from a plan, as a dataset; Ctrl+C ends it well, and `batch FOLDER` goes on."""
+    """Begin a batch, or go on with one."""
     from studio.batches.folder import begin_batch, read_batch_settings
 
     if list_settings:
@@ -97,8 +101,12 @@ def batch(
 def _assert_unchanged(folder: "BatchFolder", *, changed: bool) -> None:
     if changed:
         raise SettingsError(
-            f"A batch keeps its settings; {folder.name} cannot be changed. Start another from its settings: "
-            f"python -m studio batch {folder.settings} --set name=value."
+            _(
+                "A batch keeps its settings; {name} cannot be changed. Start another from its settings: python -m"
+                " studio batch {settings} --set name=value.",
+                name=folder.name,
+                settings=folder.settings,
+            )
         )
 
 
@@ -106,9 +114,8 @@ def describe_settings() -> str:
     """Every setting of a batch with its default and its help."""
     from studio.batches.settings import BatchSettings
 
-    return "\n".join(
-        f"{name} = {field.default!r}\n    {field.description}" for name, field in BatchSettings.model_fields.items()
-    )
+    fields = BatchSettings.model_fields.items()
+    return "\n".join(f"{name} = {field.default!r}\n    {field_help(BatchSettings, name)}" for name, field in fields)
 
 
 def _given(values: Mapping[str, object]) -> dict[str, object]:
@@ -123,7 +130,9 @@ def _existing(plan: str, place: UserData) -> "BatchFolder | None":
     if path.is_file():
         return None
     if path.suffix.lower() in (".txt", ".csv", ".jsonl", ".json"):
-        raise BatchError(f"There is no file {plan}. Give a .txt, .csv or .jsonl file of prompts, or a batch.")
+        raise BatchError(
+            _("There is no file {plan}. Give a .txt, .csv or .jsonl file of prompts, or a batch.", plan=plan)
+        )
     return BatchFolder.find(plan, place.batches)
 
 
@@ -153,13 +162,13 @@ def _report(settings: "BatchSettings", place: UserData, *, measured: bool, as_js
         from studio.jobs.device_lock import device_turn
 
         def waiting(owner: str) -> None:
-            report(f"The device is in use by {owner}. The forecast starts when it is free.")
+            report(_("The device is in use by {owner}. The forecast starts when it is free.", owner=owner))
 
         def report(step: str) -> None:
             print(f"{STEP_SIGN}{step}", file=sys.stderr, flush=True)
 
-        with device_turn(place, "a batch's forecast", waiting=waiting, given_up=lambda: False):
-            report("Starting PyTorch.")
+        with device_turn(place, _("a batch's forecast"), waiting=waiting, given_up=lambda: False):
+            report(_("Starting PyTorch."))
             from studio.batches.torch.forecast import measure
 
             facts = measure(settings, plan, place, report=report)
@@ -174,7 +183,7 @@ def _run(folder: "BatchFolder", place: UserData, *, as_job: bool) -> None:
 
     first = int(os.environ.get("RANK", "0")) == 0
     if first and not as_job:
-        print(f"Batch: {folder.root}", file=sys.stderr)
+        print(_("Batch: {folder}", folder=folder.root), file=sys.stderr)
     try:
         ending = run_batch(folder, place)
     except (StudioError, OSError, MemoryError) as error:
@@ -184,6 +193,8 @@ def _run(folder: "BatchFolder", place: UserData, *, as_job: bool) -> None:
         raise
     if first:
         words = (
-            f"Report: {folder.report}" if ending == "finished" else f"Resume with: python -m studio batch {folder.root}"
+            _("Report: {file}", file=folder.report)
+            if ending == "finished"
+            else _("Resume with: python -m studio batch {folder}", folder=folder.root)
         )
         print(f"\n{words}", file=sys.stderr)

@@ -32,6 +32,7 @@ from studio.cli.options import (
     read_options,
 )
 from studio.core.files import write_atomically
+from studio.core.language import _
 from studio.core.paths import locate_user_data
 from studio.core.settings import SHIPPED_MODEL, CompareSettings, GenerationSettings, ModelSettings
 
@@ -44,9 +45,9 @@ def compare(
     prompts: Annotated[list[str], typer.Argument(help=field_help(CompareSettings, "prompts"))],
     left: Annotated[
         list[str] | None,
-        typer.Option(metavar=LORA_METAVAR, help="A LoRA for the left side; leave out for the base model."),
+        typer.Option(metavar=LORA_METAVAR, help=_("A LoRA for the left side; leave out for the base model.")),
     ] = None,
-    right: Annotated[list[str] | None, typer.Option(metavar=LORA_METAVAR, help="A LoRA for the right side.")] = None,
+    right: Annotated[list[str] | None, typer.Option(metavar=LORA_METAVAR, help=_("A LoRA for the right side."))] = None,
     num_seeds: Annotated[int, typer.Option("--seeds", help=field_help(CompareSettings, "num_seeds"))] = 1,
     strip: Annotated[list[float] | None, typer.Option(help=field_help(CompareSettings, "strip"))] = None,
     negative_prompt: NegativePromptOption = "",
@@ -63,13 +64,15 @@ def compare(
     precision: PrecisionOption = "float32",
     out: Annotated[
         Path | None,
-        typer.Option(help="The comparison's folder: new or empty.", show_default="user_data/outputs/DATE/compare-TIME"),
+        typer.Option(
+            help=_("The comparison's folder: new or empty."), show_default="user_data/outputs/DATE/compare-TIME"
+        ),
     ] = None,
     cpu: CpuOption = False,
     json: JsonOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Make the same images with two sides' LoRAs and say how far they are apart."""
+    """Make the same images with two sides' LoRAs."""
     generation = read_options(context, GenerationSettings, prompt="")
     sides = {"left": lora_choices(left), "right": lora_choices(right)}
     settings = read_options(context, CompareSettings, generation=generation, **sides)
@@ -93,13 +96,25 @@ def compare(
 
 def _comparison_lines(saved: "SavedComparison", grid: Path) -> str:
     pairs = [
-        f"- {pair.left.settings.prompt} · seed {pair.left.settings.seed}: "
-        + (pair.difference.words if pair.difference else "no valid pair")
+        _(
+            "- {prompt} · seed {seed}: {difference}",
+            prompt=pair.left.settings.prompt,
+            seed=pair.left.settings.seed,
+            difference=pair.difference.words if pair.difference else _("no valid pair"),
+        )
         for pair in saved.report.pairs
     ]
     strip = [
-        f"- strength {made.strength:g}: {made.difference.pixels:.3g} of 255"
+        _("- strength {strength:g}: {pixels:.3g} of 255", strength=made.strength, pixels=made.difference.pixels)
         for made in saved.report.strip
         if made.difference
     ]
-    return "\n".join([saved.report.sentence, *pairs, *strip, f"Images and report: {saved.folder}", f"Grid: {grid}"])
+    return "\n".join(
+        [
+            saved.report.sentence,
+            *pairs,
+            *strip,
+            _("Images and report: {folder}", folder=saved.folder),
+            _("Grid: {grid}", grid=grid),
+        ]
+    )

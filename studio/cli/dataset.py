@@ -7,26 +7,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.cli.options import JsonOption, UserDataOption, field_help, read_options
+from studio.core.language import N_, _, number
 from studio.core.paths import UserData, locate_user_data, typed_path
 from studio.datasets.source import LAYOUT_NAMES, DatasetRecipe, LayoutChoice
 
 if TYPE_CHECKING:
-    from studio.datasets.report import DatasetReport, Finding
+    from studio.datasets.report import DatasetReport, Duplicate, Finding
     from studio.images.records import Severity
 
 GROUPS: "dict[Severity, str]" = {
-    "reject": "Needs fixing",
-    "convert": "Converted when read",
-    "note": "Worth knowing",
+    "reject": N_("Needs fixing"),
+    "convert": N_("Converted when read"),
+    "note": N_("Worth knowing"),
 }
 
-dataset_app = typer.Typer(no_args_is_help=True, help="Datasets: check a folder of images before training.")
+dataset_app = typer.Typer(no_args_is_help=True, help=_("Datasets: check a folder of images before training."))
 
 
-@dataset_app.command()
+@dataset_app.command(help=_("Look at every image and caption of a folder; exit code 1 when something needs fixing."))
 def check(
     context: typer.Context,
-    path: Annotated[Path, typer.Argument(help="The folder of the images; nothing in it is changed.")],
+    path: Annotated[Path, typer.Argument(help=_("The folder of the images; nothing in it is changed."))],
     layout: Annotated[
         str | None, typer.Option(help=field_help(LayoutChoice, "layout"), metavar="|".join(LAYOUT_NAMES))
     ] = None,
@@ -36,12 +37,12 @@ def check(
         source="-"
     ).resolution,
     masks: Annotated[
-        Path | None, typer.Option(help="Also check how a mask folder (a training's mask_folder) fits the images.")
+        Path | None, typer.Option(help=_("Also check how a mask folder (a training's mask_folder) fits the images."))
     ] = None,
     json: JsonOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Look at every image and caption of a folder; exit code 1 when something needs fixing."""
+    """Check a folder of images, and the masks of another."""
     choice, source = read_options(context, LayoutChoice), str(typed_path(path).resolve())
     recipe = read_options(context, DatasetRecipe, source=source, layout=choice)
     passed = check_dataset(recipe, locate_user_data(user_data), masks=masks, as_json=json)
@@ -74,7 +75,7 @@ def check_dataset(
         on_progress=None if as_json else _say_seen,
     )
     if not as_json:
-        print(f"Checking {len(dataset.pictures):,} images …", file=sys.stderr, flush=True)
+        print(_("Checking {num_pictures:,} images …", num_pictures=len(dataset.pictures)), file=sys.stderr, flush=True)
     checker = PictureChecker(user_data.cache / "picture-checks.db", user_data.cache / "dataset-thumbnails")
     try:
         dataset.check(checker)
@@ -88,28 +89,40 @@ def check_dataset(
 
 
 def _say_seen(num_seen: int) -> None:
-    print(f"Looking through the folder: {num_seen:,} files and folders so far …", file=sys.stderr, flush=True)
+    print(
+        _("Looking through the folder: {num_seen:,} files and folders so far …", num_seen=num_seen),
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def report_text(report: "DatasetReport") -> str:
     """The report for a terminal."""
-    lines = [report.source, f"Layout: {report.layout}", report.how_many]
+    lines = [report.source, _("Layout: {layout}", layout=report.layout), report.how_many]
     lines += [f"! {sentence}" for sentence in report.warnings]
-    lines += [f"Masks: {sentence}" for sentence in report.masks]
+    lines += [_("Masks: {sentence}", sentence=sentence) for sentence in report.masks]
     for severity, title in GROUPS.items():
         findings = [finding for finding in report.findings if finding.problem.severity == severity]
         if findings:
-            lines += ["", f"{title} ({len(findings):,})", *map(_finding_line, findings)]
+            lines += ["", f"{_(title)} ({number(len(findings))})", *map(_finding_line, findings)]
     if report.duplicates:
-        lines += ["", f"Duplicates ({len(report.duplicates):,} pairs)"]
-        lines += [
-            f"  {pair.first!r} and {pair.second!r}: {'the same' if pair.exact else f'{pair.distance} of 64 bits apart'}"
-            for pair in report.duplicates
-        ]
-    verdict = "Something needs fixing." if report.needs_fixing else "Nothing needs fixing."
+        lines += ["", _("Duplicates ({num_duplicates:,} pairs)", num_duplicates=len(report.duplicates))]
+        lines += [f"  {_duplicate_words(pair)}" for pair in report.duplicates]
+    verdict = _("Something needs fixing.") if report.needs_fixing else _("Nothing needs fixing.")
     return "\n".join([*lines, "", verdict])
 
 
+def _duplicate_words(pair: "Duplicate") -> str:
+    if pair.exact:
+        return _("{first!r} and {second!r}: the same", first=pair.first, second=pair.second)
+    return _(
+        "{first!r} and {second!r}: {distance} of 64 bits apart",
+        first=pair.first,
+        second=pair.second,
+        distance=pair.distance,
+    )
+
+
 def _finding_line(finding: "Finding") -> str:
-    excluded = " (excluded)" if finding.excluded else ""
-    return f"  {finding.name!r}: {finding.problem.code}{excluded}. {finding.problem.sentence}"
+    excluded = f" {_('(excluded)')}" if finding.excluded else ""
+    return f"  {finding.name!r}: {_(finding.problem.code)}{excluded}. {finding.problem.sentence}"

@@ -8,6 +8,7 @@ from typing import Literal
 import typer
 
 from studio.cli.options import CpuOption, JsonOption, ModelOption, UserDataOption, prepare_engine, read_options
+from studio.core.language import N_, _, ngettext
 from studio.core.paths import UserData, locate_user_data
 from studio.core.records import Record
 from studio.core.settings import SHIPPED_MODEL, ModelSettings
@@ -35,7 +36,7 @@ FLOORS = {
 
 
 class Finding(Record):
-    """One thing that was looked at: what was seen there and, unless it is well, what to do."""
+    """One thing that was looked at: what was seen there and, unless it is well, what to do. The name is English."""
 
     name: str
     state: State
@@ -74,10 +75,22 @@ class Diagnosis(Record):
         problems = sum(finding.state == "problem" for finding in self.findings)
         notes = sum(finding.state == "note" for finding in self.findings)
         if problems:
-            return f"{problems} {'problem' if problems == 1 else 'problems'}: see the items marked {SIGNS['problem']}."
+            return ngettext(
+                "{n} problem: see the items marked {sign}.",
+                "{n} problems: see the items marked {sign}.",
+                problems,
+                n=problems,
+                sign=SIGNS["problem"],
+            )
         if notes:
-            return f"Nothing fails; {notes} {'note is' if notes == 1 else 'notes are'} marked {SIGNS['note']}."
-        return "Nothing fails."
+            return ngettext(
+                "Nothing fails; {n} note is marked {sign}.",
+                "Nothing fails; {n} notes are marked {sign}.",
+                notes,
+                n=notes,
+                sign=SIGNS["note"],
+            )
+        return _("Nothing fails.")
 
 
 def doctor(
@@ -87,7 +100,7 @@ def doctor(
     json: JsonOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Look for what would fail here, and say what to do; exit code 0 unless there is a problem."""
+    """Look for what would fail here, and say what to do."""
     prepare_engine()
     settings = read_options(context, ModelSettings)
     diagnosis = examine(settings, user_data=locate_user_data(user_data), cpu_only=cpu)
@@ -99,7 +112,7 @@ def examine(model: ModelSettings, *, user_data: UserData, cpu_only: bool) -> Dia
     """Look at everything; where a package is missing, at Python and the packages only: the rest needs them."""
     packages = {package: installed_version(package) for package in FLOORS}
     findings = [
-        ok("System", operating_system()),
+        ok(N_("System"), operating_system()),
         judge_python(sys.version_info[:3]),
         *(judge_package(package, packages[package], floor=floor) for package, floor in FLOORS.items()),
     ]
@@ -112,10 +125,10 @@ def examine(model: ModelSettings, *, user_data: UserData, cpu_only: bool) -> Dia
 
 def to_text(diagnosis: Diagnosis) -> str:
     """Aligned lines, each with its sign and with the advice below it, then a sentence."""
-    width = max(len(finding.name) for finding in diagnosis.findings)
+    width = max(len(_(finding.name)) for finding in diagnosis.findings)
     lines = []
     for finding in diagnosis.findings:
-        lines.append(f"{SIGNS[finding.state]} {finding.name:<{width}}  {finding.seen}")
+        lines.append(f"{SIGNS[finding.state]} {_(finding.name):<{width}}  {finding.seen}")
         if finding.advice:
             lines.append(f"  {'':<{width}}  {finding.advice}")
     return "\n".join([*lines, "", diagnosis.sentence])
@@ -126,7 +139,10 @@ def judge_python(found: tuple[int, int, int]) -> Finding:
     seen = ".".join(map(str, found))
     if found[:2] >= OLDEST_PYTHON:
         return ok("Python", seen)
-    advice = f"The studio needs Python {'.'.join(map(str, OLDEST_PYTHON))} or newer: install one and run launch.py."
+    advice = _(
+        "The studio needs Python {oldest} or newer: install one and run launch.py.",
+        oldest=".".join(map(str, OLDEST_PYTHON)),
+    )
     return problem("Python", seen, advice)
 
 
@@ -142,8 +158,14 @@ def judge_package(package: str, installed: str | None, *, floor: str) -> Finding
     """A package must be there, and not be older than its floor."""
     if installed is not None and release(installed) >= release(floor):
         return ok(package, installed)
-    advice = f'Run launch.py, or install it into this environment: python -m pip install "{package}>={floor}".'
-    return problem(package, f"{installed or 'not installed'}; {floor} or newer is needed", advice)
+    advice = _(
+        'Run launch.py, or install it into this environment: python -m pip install "{package}>={floor}".',
+        package=package,
+        floor=floor,
+    )
+    if installed is None:
+        return problem(package, _("not installed; {floor} or newer is needed", floor=floor), advice)
+    return problem(package, _("{found}; {floor} or newer is needed", found=installed, floor=floor), advice)
 
 
 def release(text: str) -> tuple[int, ...]:

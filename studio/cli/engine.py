@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from studio.core.errors import EngineError
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.core.settings import ModelSettings
 from studio.core.text import gigabytes
@@ -28,7 +29,9 @@ def loaded_manager(
     """
     lock = DeviceLock(user_data.device_lock)
     if not lock.acquire(f"python -m studio {command}"):
-        raise EngineError(f"The device is in use by {lock.owner()}. Stop it first, or give another --user-data.")
+        raise EngineError(
+            _("The device is in use by {owner}. Stop it first, or give another --user-data.", owner=lock.owner())
+        )
     try:
         manager = PipelineManager(
             pick_device(cpu_only=cpu_only),
@@ -51,16 +54,28 @@ def step_printer(num_images: int) -> Callable[[int, StepProgress], None]:
     """Prints a line that overwrites itself, on the error stream."""
 
     def print_step(index: int, progress: StepProgress) -> None:
-        text = f"image {index + 1} of {num_images}, step {progress.step} of {progress.num_steps} "
-        print(f"\r{text}", end="", file=sys.stderr)
+        text = _(
+            "image {index} of {num_images}, step {step} of {num_steps}",
+            index=index + 1,
+            num_images=num_images,
+            step=progress.step,
+            num_steps=progress.num_steps,
+        )
+        print(f"\r{text} ", end="", file=sys.stderr)
 
     return print_step
 
 
 def _print_check(part: str) -> None:
-    print(f"\r{f'checking the device: {part}':<78}", end="", file=sys.stderr)
+    text = _("checking the device: {part}", part=_(part))
+    print(f"\r{text:<78}", end="", file=sys.stderr)
 
 
 def _print_download(progress: DownloadProgress) -> None:
-    text = f"{gigabytes(progress.done_bytes)} of {gigabytes(progress.total_bytes)}, {progress.file}"
+    text = _(
+        "{done} of {total}, {file}",
+        done=gigabytes(progress.done_bytes),
+        total=gigabytes(progress.total_bytes),
+        file=progress.file,
+    )
     print(f"\r{text:<78}", end="", file=sys.stderr)

@@ -7,6 +7,7 @@ import typer
 
 from studio.cli.options import LORA_ENDING, UserDataOption, field_help, lora_name, prepare_engine, read_options
 from studio.core.errors import SettingsError
+from studio.core.language import _
 from studio.core.paths import UserData, locate_user_data
 from studio.core.settings import ModelSettings
 from studio.loras.weights_file import EXPORT_DTYPES, EXPORT_FORMS, ExportSettings
@@ -28,14 +29,14 @@ def export(
         str, typer.Option(help=field_help(ExportSettings, "dtype"), metavar="|".join(EXPORT_DTYPES))
     ] = _DEFAULTS.dtype,
     model: Annotated[
-        str, typer.Option(help="The model it was made for: " + field_help(ModelSettings, "model"))
+        str, typer.Option(help=_("The model it was made for: {models}", models=field_help(ModelSettings, "model")))
     ] = ModelSettings().model,
     prediction_type: Annotated[
         str, typer.Option("--prediction-type", help=field_help(ModelSettings, "prediction_type"))
     ] = ModelSettings().prediction_type,
     user_data: UserDataOption = None,
 ) -> None:
-    """Write a LoRA for another program, or a model with it merged; it is read back and compared first."""
+    """Convert a LoRA, or merge it into a model."""
     settings = read_options(context, ExportSettings, lora=lora_name(lora))
     model_settings = read_options(context, ModelSettings)
     prepare_engine()
@@ -63,7 +64,14 @@ def run_export(settings: ExportSettings, model: ModelSettings, *, user_data: Use
     path = LoraLibrary(user_data.loras).find(settings.lora)
     target = settings.target(path.stem)
     if settings.is_file and target.suffix != LORA_ENDING:
-        raise SettingsError(f"output must end in {LORA_ENDING} for --to {settings.to}, got {target.name}.")
+        raise SettingsError(
+            _(
+                "output must end in {ending} for --to {to}, got {name}.",
+                ending=LORA_ENDING,
+                to=settings.to,
+                name=target.name,
+            )
+        )
     assert_free(target)  # before anything that takes long
     components = load_components(find_model(model.model), "float32", prediction_type=model.prediction_type)
     weights = read_weights(path.stem, path, components)
@@ -80,5 +88,10 @@ def run_export(settings: ExportSettings, model: ModelSettings, *, user_data: Use
         loras = [(weights, settings.strength)]
         difference = export_model(components, loras, target, form=settings.to, dtype=settings.dtype)
     num_layers = len(weights.unet) + len(weights.text_encoder)
-    written = f"Written: {target} ({num_layers} layers, largest relative difference when read back {difference:.2g})"
+    written = _(
+        "Written: {target} ({num_layers} layers, largest relative difference when read back {difference:.2g})",
+        target=target,
+        num_layers=num_layers,
+        difference=difference,
+    )
     return "\n".join([written, *export_notes(weights, settings.to)])

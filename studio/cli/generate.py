@@ -31,6 +31,7 @@ from studio.cli.options import (
     print_prompt_notes,
     read_options,
 )
+from studio.core.language import _
 from studio.core.paths import locate_user_data
 from studio.core.results import FailedImage, ImagesReport
 from studio.core.settings import SHIPPED_MODEL, GenerationSettings, ImagesSettings, ModelSettings
@@ -42,7 +43,7 @@ def generate(
     negative_prompt: NegativePromptOption = "",
     lora: Annotated[
         list[str] | None,
-        typer.Option(metavar=LORA_METAVAR, help="A LoRA from the library, or a file; repeatable."),
+        typer.Option(metavar=LORA_METAVAR, help=_("A LoRA from the library, or a file; repeatable.")),
     ] = None,
     num_images: Annotated[int, typer.Option("--images", help=field_help(ImagesSettings, "num_images"))] = 1,
     num_inference_steps: StepsOption = GENERATION_DEFAULTS.num_inference_steps,
@@ -62,7 +63,7 @@ def generate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The folder of the images, made where it is missing; nothing in it is overwritten.",
+            help=_("The folder of the images, made where it is missing; nothing in it is overwritten."),
             show_default="user_data/outputs/DATE",
         ),
     ] = None,
@@ -70,7 +71,7 @@ def generate(
     json: JsonOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Make images, each checked and saved with its settings; exit code 0 only when all are valid."""
+    """Make images of one prompt."""
     generation = read_options(context, GenerationSettings, loras=lora_choices(lora))
     settings, model_settings = (
         read_options(context, ImagesSettings, generation=generation),
@@ -92,6 +93,8 @@ def generate(
 
 def _image_lines(report: ImagesReport) -> str:
     return "\n".join(
-        f"not valid (seed {image.settings.seed}): {image.error}" if isinstance(image, FailedImage) else str(image.path)
+        _("not valid (seed {seed}): {error}", seed=image.settings.seed, error=image.error)
+        if isinstance(image, FailedImage)
+        else str(image.path)
         for image in report.images
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.core.errors import SettingsError
+from studio.core.language import _
 from studio.core.paths import typed_path
 from studio.core.records import Label, label_or_none
 from studio.core.settings import (
@@ -32,16 +33,17 @@ LORA_METAVAR = "NAME[:STRENGTH]"
 
 def field_help(settings: type[Settings], name: str) -> str:
     """What the settings say of their field."""
-    return str(settings.model_fields[name].description)
+    return _(str(settings.model_fields[name].description))
 
 
 UserDataOption = Annotated[
-    Path | None, typer.Option("--user-data", help="The folder for models, images and runs.", show_default="user_data")
+    Path | None,
+    typer.Option("--user-data", help=_("The folder for models, images and runs."), show_default="user_data"),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help=_("Print the result as JSON."))]
 CpuOption = Annotated[bool, typer.Option("--cpu", help=field_help(ServerSettings, "cpu"))]
-QueueOption = Annotated[bool, typer.Option("--queue", help="Add it to the queue and exit.")]
-JobOption = Annotated[bool, typer.Option("--job", hidden=True, help="Started by the queue.")]
+QueueOption = Annotated[bool, typer.Option("--queue", help=_("Add it to the queue and exit."))]
+JobOption = Annotated[bool, typer.Option("--job", hidden=True, help=_("Started by the queue."))]
 
 
 def _label_rule(make: Callable[[str], Label]) -> Callable[[str | None], str | None]:
@@ -58,16 +60,17 @@ TitleOption = Annotated[
     str | None,
     typer.Option(
         callback=_label_rule(lambda typed: Label.of(name=typed)),
-        help="What to call it in lists and reports. Its folder keeps its own name.",
+        help=_("What to call it in lists and reports. Its folder keeps its own name."),
     ),
 ]
 NoteOption = Annotated[
     str | None,
     typer.Option(
-        callback=_label_rule(lambda typed: Label.of(note=typed)), help="A note on it, shown with it and in its report."
+        callback=_label_rule(lambda typed: Label.of(note=typed)),
+        help=_("A note on it, shown with it and in its report."),
     ),
 ]
-ListSettingsOption = Annotated[bool, typer.Option("--list-settings", help="List every setting and exit.")]
+ListSettingsOption = Annotated[bool, typer.Option("--list-settings", help=_("List every setting and exit."))]
 
 ModelOption = Annotated[str, typer.Option("--model", help=field_help(ModelSettings, "model"))]
 PrecisionOption = Annotated[str, typer.Option("--precision", help=field_help(ModelSettings, "precision"))]
@@ -112,7 +115,7 @@ def lora_choices(options: Sequence[str] | None) -> tuple[dict[str, object], ...]
 
 
 def _lora_choice(option: str) -> dict[str, object]:
-    name, _, strength = option.rpartition(":")
+    name, __, strength = option.rpartition(":")
     try:
         float(strength)
     except ValueError:
@@ -138,7 +141,7 @@ def print_prompt_notes(generations: Iterable[GenerationSettings], *, model: str)
         for note in prompt_notes(prompt, long_prompt=generation.long_prompt, tokens=tokens)
     }
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(_("note: {note}", note=note), file=sys.stderr)
 
 
 def output_folder(out: Path | None, *, empty: bool = False) -> Path | None:
@@ -160,10 +163,14 @@ def output_folder(out: Path | None, *, empty: bool = False) -> Path | None:
             pass
     except OSError as error:
         raise SettingsError(
-            f"--out must be a folder that can be written, got {folder} ({error.strerror}). Choose another."
+            _(
+                "--out must be a folder that can be written, got {folder} ({reason}). Choose another.",
+                folder=folder,
+                reason=error.strerror,
+            )
         ) from error
     if taken:
-        raise SettingsError(f"--out must be a new or an empty folder, got {folder}. Choose another.")
+        raise SettingsError(_("--out must be a new or an empty folder, got {folder}. Choose another.", folder=folder))
     return folder
 
 

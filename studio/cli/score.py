@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.cli.options import JsonOption, UserDataOption
+from studio.core.language import _, number
 from studio.core.paths import locate_user_data, typed_path
 
 if TYPE_CHECKING:
@@ -14,15 +15,15 @@ if TYPE_CHECKING:
 
 
 def score(
-    folder: Annotated[Path, typer.Argument(help="The folder of the images; nothing in it is changed.")],
+    folder: Annotated[Path, typer.Argument(help=_("The folder of the images; nothing in it is changed."))],
     dataset: Annotated[
         str | None,
-        typer.Option(help="The training images, to detect memorised ones: a folder or a dataset's name."),
+        typer.Option(help=_("The training images, to detect memorised ones: a folder or a dataset's name.")),
     ] = None,
     json: JsonOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Score images: ground, place, colour, sharpness, nearness to training; exit code 1 where one is unreadable."""
+    """Score the images of a folder."""
     from studio.datasets.scores import nearest_index, score_folder
 
     def report(words: str) -> None:
@@ -39,17 +40,25 @@ def scores_text(scores: "FolderScores") -> str:
     lines = [str(scores.folder), ""]
     for picture in scores.pictures:
         found = picture.scores
-        parts = [f"white {found.border.whiteness:.2f}"]
-        parts.append(f"offset {found.centring.offset:.3f}" if found.centring else "no subject")
+        parts = [_("white {whiteness:.2f}", whiteness=found.border.whiteness)]
+        parts.append(_("offset {offset:.3f}", offset=found.centring.offset) if found.centring else _("no subject"))
         if found.colour:
-            name = "" if found.colour.is_named_right else f", rather {found.colour.nearest_word}"
-            parts.append(f"{found.colour.asked} ΔE {found.colour.difference:.1f}{name}")
+            seen = f"{found.colour.asked} ΔE {number(found.colour.difference, '.1f')}"
+            right, word = found.colour.is_named_right, found.colour.nearest_word
+            parts.append(seen if right else _("{seen}, rather {word}", seen=seen, word=word))
         if found.sharpness is not None:
-            parts.append(f"sharpness {found.sharpness:.2f}")
+            parts.append(_("sharpness {sharpness:.2f}", sharpness=found.sharpness))
         if found.nearest:
-            parts.append(f"{found.nearest.likeness} ({found.nearest.distance:.2f} from {found.nearest.path.name})")
+            parts.append(
+                _(
+                    "{likeness} ({distance:.2f} from {name})",
+                    likeness=_(found.nearest.likeness),
+                    distance=found.nearest.distance,
+                    name=found.nearest.path.name,
+                )
+            )
         lines.append(f"  {picture.name}: {' · '.join(parts)}")
     if scores.unreadable:
-        lines += ["", f"Could not be read ({len(scores.unreadable):,})"]
+        lines += ["", _("Could not be read ({num_unreadable:,})", num_unreadable=len(scores.unreadable))]
         lines += [f"  {file.name}: {file.reason}" for file in scores.unreadable]
     return "\n".join([*lines, "", *scores.summary.sentences])

@@ -15,6 +15,7 @@ from studio.cli.options import (
     prepare_engine,
     read_options,
 )
+from studio.core.language import _
 from studio.core.paths import locate_user_data
 from studio.core.settings import SHIPPED_MODEL, ModelSettings, SmokeSettings
 
@@ -27,14 +28,14 @@ def smoke(
         bool, typer.Option("--attention-slicing", help=field_help(ModelSettings, "attention_slicing"))
     ] = False,
     num_inference_steps: Annotated[
-        int, typer.Option("--steps", help="Denoising steps.")
+        int, typer.Option("--steps", help=_("Denoising steps."))
     ] = SmokeSettings().num_inference_steps,
-    seed: Annotated[int, typer.Option(help="Seed of the first image.")] = SmokeSettings().seed,
+    seed: Annotated[int, typer.Option(help=_("Seed of the first image."))] = SmokeSettings().seed,
     cpu: CpuOption = False,
     json: JsonOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Make the three test images and check them; exit code 0 only when all are valid."""
+    """Make the three test images and check them."""
     settings, model_settings = read_options(context, SmokeSettings), read_options(context, ModelSettings)
     place = locate_user_data(user_data)
     prepare_engine()
@@ -47,5 +48,5 @@ def smoke(
         saved = run_smoke_test(manager, settings, outputs=place.outputs, watcher=watcher)
     print(file=sys.stderr)
     print(saved.report.model_dump_json(indent=2) if json else to_markdown(saved.report))
-    print(f"Saved in {saved.folder / MARKDOWN_NAME}", file=sys.stderr)
+    print(_("Saved in {folder}", folder=saved.folder / MARKDOWN_NAME), file=sys.stderr)
     raise typer.Exit(0 if saved.report.passed else 1)

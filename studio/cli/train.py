@@ -22,45 +22,47 @@ from studio.cli.options import (
     prepare_engine,
 )
 from studio.core.errors import SettingsError, StudioError
+from studio.core.language import _, ngettext
 from studio.core.paths import UserData, locate_user_data
 from studio.core.text import STEP_SIGN, duration, gigabytes
 from studio.training.folder import Preflight, RunFolder
-from studio.training.settings import PRESETS, TrainingSettings
+from studio.training.presets import PRESETS
+from studio.training.settings import TrainingSettings
 
 
 def train(
-    run: Annotated[str | None, typer.Argument(help="A run to resume: its folder or name.")] = None,
+    run: Annotated[str | None, typer.Argument(help=_("A run to resume: its folder or name."))] = None,
     dataset: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, "dataset"))] = None,
     model: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, "model"))] = None,
     name: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, "name"))] = None,
     preset: Annotated[
-        str | None, typer.Option(help="; ".join(f"{key}: {p.purpose}" for key, p in PRESETS.items()))
+        str | None, typer.Option(help="; ".join(f"{key}: {_(p.purpose)}" for key, p in PRESETS.items()))
     ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, such as rank=16; repeatable."),
+        typer.Option("--set", metavar="NAME=VALUE", help=_("Any other setting, such as rank=16; repeatable.")),
     ] = None,
     list_settings: ListSettingsOption = False,
     settings_file: Annotated[
         Path | None,
-        typer.Option("--settings", help="Start with the settings of another run, or of the page: a JSON file."),
+        typer.Option("--settings", help=_("Start with the settings of another run, or of the page: a JSON file.")),
     ] = None,
     preflight: Annotated[
         bool,
-        typer.Option("--preflight", help="Run a few steps to estimate time, memory and disk space; train nothing."),
+        typer.Option("--preflight", help=_("Run a few steps to estimate time, memory and disk space; train nothing.")),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the preflight as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help=_("Print the preflight as JSON."))] = False,
     title: TitleOption = None,
     note: NoteOption = None,
     queue: QueueOption = False,
     use_snapshot: Annotated[
-        bool, typer.Option("--use-snapshot", help="Resume with the cached images although image files changed.")
+        bool, typer.Option("--use-snapshot", help=_("Resume with the cached images although image files changed."))
     ] = False,
     cpu: CpuOption = False,
     job: JobOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Train a LoRA; Ctrl+C saves and ends, and `train RUN` goes on."""
+    """Begin a run, or go on with one."""
     # Here, not above: what reads datasets takes a while to import, and every command would wait for it.
     from studio.training.begin import begin_run, read_run_settings, read_settings_file, settings_from
 
@@ -76,7 +78,7 @@ def train(
         values = {**read_settings_file(settings_file).model_dump(), **values}
     _assert_possible(run, preset, values, assignments or ())
     if queue and use_snapshot:
-        raise SettingsError("--use-snapshot cannot be queued: the queue starts a run as it is. Leave --queue out.")
+        raise SettingsError(_("--use-snapshot cannot be queued: the queue starts a run as it is. Leave --queue out."))
     found = RunFolder.find(run, place.runs) if run is not None else None
     if preflight:
         wanted = read_run_settings(found) if found else settings_from(preset, values, assignments or ())
@@ -96,12 +98,15 @@ def _assert_possible(
     """A run that is gone on with takes no settings, a new one needs a dataset."""
     if run is not None and (preset or assignments or values):
         raise SettingsError(
-            f"A run keeps its settings; {run} cannot be changed. Duplicate it: "
-            f"python -m studio jobs duplicate {run} --set name=value."
+            _(
+                "A run keeps its settings; {run} cannot be changed. Duplicate it: python -m studio jobs duplicate"
+                " {run} --set name=value.",
+                run=run,
+            )
         )
     sets_dataset = any(assignment.partition("=")[0].strip() == "dataset" for assignment in assignments)
     if run is None and "dataset" not in values and not sets_dataset:
-        raise SettingsError("Give --dataset (a folder or a dataset's name) to start a run, or a run to resume.")
+        raise SettingsError(_("Give --dataset (a folder or a dataset's name) to start a run, or a run to resume."))
 
 
 def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bool) -> None:
@@ -110,7 +115,7 @@ def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bo
 
     first = int(os.environ.get("RANK", "0")) == 0
     if first and not as_job:
-        print(f"Run: {folder.root}", file=sys.stderr)
+        print(_("Run: {folder}", folder=folder.root), file=sys.stderr)
     try:
         ending = train_run(folder, place, use_snapshot=use_snapshot)
     except (StudioError, OSError, MemoryError) as error:
@@ -120,9 +125,9 @@ def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bo
         raise
     if first:
         words = {
-            "finished": f"Report: {folder.root / 'report.html'}",
-            "stopped": f"Resume with: python -m studio train {folder.root}",
-            "paused": f"Resume with: python -m studio train {folder.root}",
+            "finished": _("Report: {file}", file=folder.root / "report.html"),
+            "stopped": _("Resume with: python -m studio train {folder}", folder=folder.root),
+            "paused": _("Resume with: python -m studio train {folder}", folder=folder.root),
         }
         print(f"\n{words[ending]}", file=sys.stderr)
 
@@ -132,13 +137,13 @@ def _preflight(settings: TrainingSettings, place: UserData, *, as_json: bool) ->
     from studio.jobs.device_lock import device_turn
 
     def waiting(owner: str) -> None:
-        report(f"The device is in use by {owner}. The preflight starts when it is free.")
+        report(_("The device is in use by {owner}. The preflight starts when it is free.", owner=owner))
 
     def report(step: str) -> None:
         print(f"{STEP_SIGN}{step}", file=sys.stderr, flush=True)
 
-    with device_turn(place, "a training's preflight", waiting=waiting, given_up=lambda: False):
-        report("Starting PyTorch.")
+    with device_turn(place, _("a training's preflight"), waiting=waiting, given_up=lambda: False):
+        report(_("Starting PyTorch."))
         from studio.training.torch.preflight import run_preflight
 
         found = run_preflight(settings, place, report=report)
@@ -147,24 +152,42 @@ def _preflight(settings: TrainingSettings, place: UserData, *, as_json: bool) ->
 
 def describe_settings() -> str:
     """Every setting with its default and its help, and every preset with what it is for."""
-    fields = TrainingSettings.model_fields.items()
+    required = _("(required)")
     lines = [
-        f"{name} = {'(required)' if field.is_required() else repr(field.default)}\n    {field.description}"
-        for name, field in fields
+        f"{name} = {required if field.is_required() else repr(field.default)}\n    {field_help(TrainingSettings, name)}"
+        for name, field in TrainingSettings.model_fields.items()
     ]
-    presets = [f"--preset {key}: {p.purpose}\n    {p.changes or 'the defaults'}" for key, p in PRESETS.items()]
+    presets = [
+        f"--preset {key}: {_(preset.purpose)}\n    {preset.changes or _('the defaults')}"
+        for key, preset in PRESETS.items()
+    ]
     return "\n".join([*lines, "", *presets])
 
 
 def preflight_text(found: Preflight) -> str:
     """The forecast for a terminal."""
     lines = [
-        f"{found.num_steps:,} steps ≈ {duration(found.total_seconds)}, {gigabytes(found.peak_bytes)} of "
-        f"{gigabytes(found.limit_bytes)} memory, {gigabytes(found.disk_bytes)} of disk.",
-        f"A step is {_batches(found.batches_per_step)}, {duration(found.step_seconds)}. {found.num_pictures:,} "
-        f"images, each seen about {found.epochs:.1f} times.",
-        f"Besides the steps: encoding {duration(found.encoding_seconds)}, images {duration(found.pictures_seconds)}, "
-        f"held-out losses {duration(found.held_out_seconds)}.",
+        _(
+            "{num_steps:,} steps ≈ {time}, {peak} of {limit} memory, {disk} of disk.",
+            num_steps=found.num_steps,
+            time=duration(found.total_seconds),
+            peak=gigabytes(found.peak_bytes),
+            limit=gigabytes(found.limit_bytes),
+            disk=gigabytes(found.disk_bytes),
+        ),
+        _(
+            "A step is {batches}, {time}. {num_pictures:,} images, each seen about {epochs:.1f} times.",
+            batches=_batches(found.batches_per_step),
+            time=duration(found.step_seconds),
+            num_pictures=found.num_pictures,
+            epochs=found.epochs,
+        ),
+        _(
+            "Besides the steps: encoding {encoding}, images {images}, held-out losses {losses}.",
+            encoding=duration(found.encoding_seconds),
+            images=duration(found.pictures_seconds),
+            losses=duration(found.held_out_seconds),
+        ),
         found.reason,
         *(f"! {warning}" for warning in found.warnings),
     ]
@@ -174,5 +197,5 @@ def preflight_text(found: Preflight) -> str:
     return "\n".join(lines)
 
 
-def _batches(number: int) -> str:
-    return "one batch" if number == 1 else f"{number:,} batches"
+def _batches(num_batches: int) -> str:
+    return ngettext("one batch", "{num_batches:,} batches", num_batches, num_batches=num_batches)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from studio.core.language import N_, _, said
+
 MAX_FOREIGN_WORDS = 300
 """Characters that are shown of an error which is not ours: some tell all that they were given."""
 
@@ -26,6 +28,9 @@ class StudioError(Exception):
     """
 
     problems: tuple[FieldProblem, ...] = ()
+
+    def __str__(self) -> str:
+        return said(super().__str__())
 
     def about(self, *fields: str) -> Self:
         """The same error, which these settings are to blame for: a form says it there."""
@@ -105,11 +110,15 @@ class DeviceError(StudioError):
     """The device computes wrongly what the studio cannot do without."""
 
 
+CHECK_NAMES = (N_("latents"), N_("decoded"), N_("image"))
+"""The checks of `studio.engine.validation`, in their order."""
+
+
 class InvalidImageError(StudioError):
     """An image that failed a check of `studio.engine.validation`, and so was not shown or saved as good.
 
     Attributes:
-        check: which check failed: `latents`, `decoded` or `picture`.
+        check: which check failed, of CHECK_NAMES.
         step: the denoising step (1-based) at which it was seen; None for the checks after denoising.
         finding: what was seen, in a sentence.
         advice: what to try, in a sentence.
@@ -133,9 +142,14 @@ class InvalidImageError(StudioError):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        where = f" at step {self.step}" if self.step is not None else ""
-        kept = f" A copy for diagnosis is in {self.rejected_file}." if self.rejected_file else ""
-        return f"The {self.check} check failed{where}: {self.finding} {self.advice}{kept}"
+        check, said = _(self.check), [self.finding, self.advice]
+        if self.step is None:
+            failed = _("The {check} check failed:", check=check)
+        else:
+            failed = _("The {check} check failed at step {step}:", check=check, step=self.step)
+        if self.rejected_file:
+            said.append(_("A copy for diagnosis is in {file}.", file=self.rejected_file))
+        return " ".join([failed, *said])
 
 
 @contextmanager
@@ -168,7 +182,7 @@ def says_no_memory(words: str) -> bool:
 
 
 def error_message(error: BaseException) -> str:
-    """What the user reads of any error: of ours its own words, else `system_error_sentence`."""
+    """What the user reads of any error: of ours its own words, else `system_error_message`."""
     return str(error) if isinstance(error, StudioError) else system_error_message(error)
 
 
@@ -185,18 +199,23 @@ def is_disk_full(error: BaseException) -> bool:
 def system_error_message(error: BaseException) -> str:
     """What the user reads of an error that is not ours: memory, disk and permission said as such."""
     if is_out_of_memory(error):
-        return (
-            "There is not enough memory for this. Choose a smaller image size or a smaller model, or close other "
-            "programs."
+        return _(
+            "There is not enough memory for this. Choose a smaller image size or a smaller model, or close other"
+            " programs."
         )
     if isinstance(error, OSError):
-        place = error.filename or "a file"
+        place = error.filename or _("a file")
         if is_disk_full(error):
-            return f"The disk is full: {place} could not be written. Free some space, then try again."
+            return _("The disk is full: {place} could not be written. Free some space, then try again.", place=place)
         if isinstance(error, UnreadableFileError):
-            return f"{place} cannot be read: {error.strerror}. Choose another file."
+            return _("{place} cannot be read: {reason}. Choose another file.", place=place, reason=error.strerror)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return f"{place} is not writable. Change its permissions, or choose another folder with --user-data."
-        return f"The system refused: {error}."
+            return _(
+                "{place} is not writable. Change its permissions, or choose another folder with --user-data.",
+                place=place,
+            )
+        return _("The system refused: {error}.", error=error)
     said = textwrap.shorten(str(error), MAX_FOREIGN_WORDS, placeholder="…")
-    return f"This should not have happened: {type(error).__name__}: {said}. The log has the details."
+    return _(
+        "This should not have happened: {kind}: {said}. The log has the details.", kind=type(error).__name__, said=said
+    )

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from studio.core.errors import DatasetError, UnreadableFileError
+from studio.core.language import _
 
 _UTF8_MARK = b"\xef\xbb\xbf"
 _BOMS = ((_UTF8_MARK, "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
@@ -69,7 +70,7 @@ def guess_text(content: bytes) -> tuple[str, str]:
         return japanese
     text = _decoded(content, "cp1252")
     if text is None or not _is_mostly_ascii(content):
-        raise DatasetError("The bytes fit no encoding that captions are written in. Rewrite the text as UTF-8.")
+        raise DatasetError(_("The bytes fit no encoding that captions are written in. Rewrite the text as UTF-8."))
     return text, "cp1252"
 
 
@@ -83,7 +84,7 @@ def _guess_utf_16(content: bytes) -> tuple[str, str]:
     encoding = "utf-16-le" if content[1::2].count(0) >= content[::2].count(0) else "utf-16-be"
     text = _decoded(content, encoding)
     if text is None or "\0" in text or content.count(0) < _MIN_NUL_SHARE * len(content):
-        raise DatasetError("It holds zero bytes, as text in no encoding does. Rewrite the text as UTF-8.")
+        raise DatasetError(_("It holds zero bytes, as text in no encoding does. Rewrite the text as UTF-8."))
     return text, encoding
 
 
@@ -149,11 +150,11 @@ def assert_regular(path: Path, *, max_bytes: int | None = None) -> os.stat_resul
 
 def _assert_regular(found: os.stat_result, path: Path, max_bytes: int | None) -> None:
     if stat.S_ISDIR(found.st_mode):
-        raise UnreadableFileError(errno.EISDIR, "it is a folder", str(path))
+        raise UnreadableFileError(errno.EISDIR, _("it is a folder"), str(path))
     if not stat.S_ISREG(found.st_mode):
-        raise UnreadableFileError(errno.EOPNOTSUPP, "it is a pipe, a socket or a device, not a file", str(path))
+        raise UnreadableFileError(errno.EOPNOTSUPP, _("it is a pipe, a socket or a device, not a file"), str(path))
     if max_bytes is not None and found.st_size > max_bytes:
-        raise UnreadableFileError(errno.EFBIG, f"it has over {_size_words(max_bytes)}", str(path))
+        raise UnreadableFileError(errno.EFBIG, _("it has over {size}", size=_size_words(max_bytes)), str(path))
 
 
 def read_file(path: Path, *, max_bytes: int | None = GB) -> bytes:
@@ -166,7 +167,7 @@ def read_file(path: Path, *, max_bytes: int | None = GB) -> bytes:
     with open_file(path, max_bytes=max_bytes) as file:
         content = file.read() if max_bytes is None else file.read(max_bytes + 1)
     if max_bytes is not None and len(content) > max_bytes:
-        raise UnreadableFileError(errno.EFBIG, f"it has over {_size_words(max_bytes)}", str(path))
+        raise UnreadableFileError(errno.EFBIG, _("it has over {size}", size=_size_words(max_bytes)), str(path))
     return content
 
 
@@ -272,9 +273,9 @@ def move_to_trash(path: Path, *, without_trash: Path) -> str:
         send2trash(path)
     except OSError as error:
         if not path.exists():
-            raise FileNotFoundError(errno.ENOENT, "It is gone", str(path)) from error
+            raise FileNotFoundError(errno.ENOENT, _("It is gone"), str(path)) from error
         without_trash.mkdir(parents=True, exist_ok=True)
         target = without_trash / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{path.name}"
         shutil.move(path, target)
-        return f"in {target}; delete it there to free its space"
-    return "in the system's trash"
+        return _("in {target}; delete it there to free its space", target=target)
+    return _("in the system's trash")

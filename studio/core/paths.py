@@ -10,6 +10,8 @@ from urllib.request import url2pathname
 
 import platformdirs
 
+from studio.core.language import ENGLISH
+
 PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 CHECKOUT_FOLDER = PACKAGE_FOLDER.parent
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?= *(\.|$))", re.IGNORECASE)
@@ -26,9 +28,10 @@ def assets_folder() -> Path:
     return CHECKOUT_FOLDER / "assets" if is_checkout() else PACKAGE_FOLDER / "assets"
 
 
-def black_pictures_page() -> Path:
-    """The page of our docs that tells why float32: Markdown."""
-    return CHECKOUT_FOLDER / "docs" / "black-pictures.md" if is_checkout() else assets_folder() / "black-pictures.md"
+def black_pictures_page(tag: str) -> Path:
+    """The page of our docs that tells why float32, in a language: Markdown."""
+    name = "black-pictures.md" if tag == ENGLISH else f"black-pictures.{tag}.md"
+    return CHECKOUT_FOLDER / "docs" / name if is_checkout() else assets_folder() / name
 
 
 def typed_path(typed: str | Path) -> Path:

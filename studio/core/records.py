@@ -12,11 +12,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from studio.core.errors import SettingsError
 from studio.core.files import read_file, write_atomically
+from studio.core.language import N_, Kept, _
 from studio.core.rules import problems_of
 
 MOST, LARGEST = 2**63 - 1, 1e30
@@ -24,6 +35,7 @@ MOST_SECONDS = 1e11  # three thousand years: more than any duration, and a date 
 EARLIEST, LATEST = datetime(1971, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC)
 AnyFloat = Annotated[float, AllowInfNan(True)]
 """A number that may be infinite or none: a loss that diverged, a difference without bounds. Whoever shows it looks."""
+
 _SKIPPED = ("default", "metadata", "ref", "serialization")
 
 
@@ -54,6 +66,35 @@ def _limits(schema: Mapping[str, Any], field: str) -> dict[str, Any]:
     return {}
 
 
+def _read_text(value: object) -> str:
+    """A text, or what `_written` made of a kept message.
+
+    Raises:
+        ValueError: where it is neither.
+    """
+    match value:
+        case str():
+            return value
+        case {"message": str(message), "values": dict(values), "plural": str(plural), "num": int(num)}:
+            known = {name: _read_text(part) if isinstance(part, dict) else part for name, part in values.items()}
+            try:
+                return Kept(message, known, plural, num)
+            except (LookupError, ValueError) as error:  # changed by hand: it names a value that is not there
+                raise ValueError(_("must be a message with its values")) from error
+    raise ValueError(_("must be text"))
+
+
+def _written(text: object) -> object:
+    if not isinstance(text, Kept):
+        return text
+    values = {name: _written(value) for name, value in text.values.items()}
+    return {"message": text.message, "values": values, "plural": text.plural, "num": text.num}
+
+
+KeptText = Annotated[str, PlainValidator(_read_text), PlainSerializer(_written, when_used="json")]
+"""A text for whoever reads it later: a message of `for_later` stays one, to be `said` in their language."""
+
+
 class Record(BaseModel):
     """Frozen, and strict about names, so that a report from another version is refused and not misread.
 
@@ -77,21 +118,22 @@ MAX_LABEL_BYTES = 100_000
 
 def _plain(text: str) -> str:
     if found := _UNFIT.search(text):
-        raise ValueError(f"must not hold control characters, such as U+{ord(found[0]):04X}")
+        sign = f"U+{ord(found[0]):04X}"
+        raise ValueError(_("must not hold control characters, such as {sign}", sign=sign))
     return text
 
 
 def _one_line(text: str) -> str:
     if _LINE_ENDS.search(text):
-        raise ValueError("must be one line")
+        raise ValueError(_("must be one line"))
     return text
 
 
 class Label(Record):
     """What a person calls something, and what they noted on it: plain text, of any language."""
 
-    name: Annotated[str, AfterValidator(_plain), AfterValidator(_one_line)] = Field("", title="Name", max_length=80)
-    note: Annotated[str, AfterValidator(_plain)] = Field("", title="Note", max_length=2000)
+    name: Annotated[str, AfterValidator(_plain), AfterValidator(_one_line)] = Field("", title=N_("Name"), max_length=80)
+    note: Annotated[str, AfterValidator(_plain)] = Field("", title=N_("Note"), max_length=2000)
     starred: bool = False
 
     @classmethod
@@ -128,7 +170,11 @@ def read_label(file: Path) -> Label:
         return Label()
     except (OSError, ValidationError) as error:
         raise SettingsError(
-            f"The name and the note in {file} cannot be read ({type(error).__name__}). Save others to replace them."
+            _(
+                "The name and the note in {file} cannot be read ({kind}). Save others to replace them.",
+                file=file,
+                kind=type(error).__name__,
+            )
         ) from error
 
 

@@ -7,28 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from studio.core.language import _
 from studio.core.records import AnyFloat, Record
 from studio.core.settings import GenerationSettings, ImagesSettings, PrecisionName, SmokeSettings
-
-
-class MemorySample(Record):
-    """Memory at one moment, in bytes. `accelerator_*` are None on a CPU."""
-
-    process_bytes: int
-    system_available_bytes: int
-    system_total_bytes: int
-    accelerator_allocated_bytes: int | None = None
-    accelerator_limit_bytes: int | None = None
-
-
-class MemoryUse(Record):
-    """Memory before and after a piece of work, and the extremes in between (sampled every 50 ms)."""
-
-    before: MemorySample
-    after: MemorySample
-    peak_process_bytes: int
-    least_available_bytes: int
-    peak_accelerator_bytes: int | None = None
+from studio.core.system import MemorySample as MemorySample
+from studio.core.system import MemoryUse as MemoryUse
 
 
 class PrecisionDecision(Record):
@@ -70,7 +53,7 @@ class Check(Record):
 class DeviceDifference(Record):
     """One part of the device check: the largest difference to the CPU, relative to the largest CPU value.
 
-    `consequence` is what the studio does where the part is wrong; empty where it cannot do without it.
+    `consequence` is what the studio does where the part is wrong, empty where it cannot do without it; both in English.
     """
 
     part: str
@@ -83,6 +66,12 @@ class DeviceDifference(Record):
     @property
     def passed(self) -> bool:
         return self.difference <= self.limit
+
+    @property
+    def words(self) -> str:
+        """`VAE decode differs by 2.0e-01, 1e-02 is allowed`."""
+        part = _(self.part)
+        return _("{part} differs by {by:.1e}, {limit:.0e} is allowed", part=part, by=self.difference, limit=self.limit)
 
 
 class AttentionTrial(Record):
@@ -103,8 +92,9 @@ class AttentionTrial(Record):
     @property
     def label(self) -> str:
         """`chunks of 64 MiB`, `whole, heads widened to 64`."""
-        size = "whole" if self.max_scores is None else f"chunks of {self.max_scores * 4 // 2**20} MiB"
-        return size if self.head_width is None else f"{size}, heads widened to {self.head_width}"
+        size = _("whole") if self.max_scores is None else _("chunks of {mib} MiB", mib=self.max_scores * 4 // 2**20)
+        widened = self.head_width is not None
+        return _("{size}, heads widened to {width}", size=size, width=self.head_width) if widened else size
 
 
 CHECK_FORMAT = 2  # of a device check; an older one is made anew
@@ -153,32 +143,38 @@ class DeviceCheck(Record):
     @property
     def sentence(self) -> str:
         """The result in words."""
+        device = self.device_name
         if not self.differences and not self.attention:
-            return f"The studio runs on the {self.device_name}: there is no other device to compare it with."
+            return _("The studio runs on the {device}: there is no other device to compare it with.", device=device)
         if not self.passed:
-            return (
-                f"{self.device_name} does not match the CPU: {self._worst}. Start the studio with "
-                f"--cpu, and update the operating system and torch ({self.torch_version})."
-            )
-        right = [difference for difference in self.differences if difference.passed]
-        worst = max(right, key=lambda d: d.difference / d.limit)
-        chosen = self.chosen_attention
-        return " ".join(
-            (
-                f"{self.device_name} matches the CPU: the largest difference is "
-                f"{worst.difference:.1e} ({worst.part}), {worst.limit:.0e} is allowed.",
-                *((f"Attention: {chosen.label}, the fastest correct method.",) if chosen else ()),
-                *(f"Wrong here: {avoided.part}; {avoided.consequence}." for avoided in self.avoided),
-            )
+            return f"{self.fault} {self.advice}"
+        worst = max((d for d in self.differences if d.passed), key=lambda d: d.difference / d.limit)
+        matches = _(
+            "{device} matches the CPU: the largest difference is {difference:.1e} ({part}), {limit:.0e} is allowed.",
+            device=device,
+            difference=worst.difference,
+            part=_(worst.part),
+            limit=worst.limit,
         )
+        chosen = self.chosen_attention
+        attention = [_("Attention: {label}, the fastest correct method.", label=chosen.label)] if chosen else []
+        avoided = [_("Wrong here: {part}; {instead}.", part=_(d.part), instead=_(d.consequence)) for d in self.avoided]
+        return " ".join([matches, *attention, *avoided])
 
     @property
-    def _worst(self) -> str:
+    def fault(self) -> str:
+        """Of a check that is not passed, what is wrong, in a sentence."""
         if self.attention and self.chosen_attention is None:
-            return f"no attention method is correct, of {len(self.attention)} that were tried"
-        needed = (difference for difference in self.differences if not difference.consequence)
-        worst = max(needed, key=lambda d: d.difference / d.limit)
-        return f"{worst.part} differs by {worst.difference:.1e}, {worst.limit:.0e} is allowed"
+            why = _("no attention method is correct, of {num_tried} that were tried", num_tried=len(self.attention))
+        else:
+            why = max((d for d in self.differences if not d.consequence), key=lambda d: d.difference / d.limit).words
+        return _("{device} does not match the CPU: {why}.", device=self.device_name, why=why)
+
+    @property
+    def advice(self) -> str:
+        """What to do then."""
+        torch = self.torch_version
+        return _("Start the studio with --cpu, and update the operating system and torch ({torch}).", torch=torch)
 
 
 class EngineFacts(Record):
@@ -328,13 +324,21 @@ class SmokeReport(Record):
     @property
     def verdict(self) -> str:
         """PASS or FAIL, and why, in words; STOPPED where it was cancelled."""
+        return ": ".join(self.verdict_parts)
+
+    @property
+    def verdict_parts(self) -> tuple[str, str]:
+        """(PASS, why)."""
         total, valid = len(self.settings.prompts), len(self.valid_pictures)
         if self.passed:
-            return f"PASS: {valid} of {total} images are valid."
+            return _("PASS"), _("{valid} of {total} images are valid.", valid=valid, total=total)
         if self.cancelled:
-            return f"STOPPED: cancelled after {len(self.pictures)} of {total} images, so there is no verdict."
-        reasons = " ".join(f"{p.prompt}: {p.error}" for p in self.pictures if isinstance(p, InvalidPicture))
-        return f"FAIL: {total - valid} of {total} images are not valid. {reasons}"
+            made = len(self.pictures)
+            why = _("cancelled after {made} of {total} images, so there is no verdict.", made=made, total=total)
+            return _("STOPPED"), why
+        reasons = [f"{p.prompt}: {p.error}" for p in self.pictures if isinstance(p, InvalidPicture)]
+        failed = _("{invalid} of {total} images are not valid.", invalid=total - valid, total=total)
+        return _("FAIL"), " ".join([failed, *reasons])
 
 
 class SavedReport(Record):

@@ -12,32 +12,32 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from studio.core.errors import FieldProblem
+from studio.core.language import N_, _, number
 
 MAX_SHOWN = 120  # characters of a value
 _MANY_BITS = 128  # more than about 38 digits
 _LARGE = 1e6  # from here on both ends of a range say less than the one that was passed
 _RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 _RULES: Mapping[str, str] = {
-    "bool_parsing": "must be true or false",
-    "bool_type": "must be true or false",
-    "finite_number": "must be a finite number",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number",
-    "int_from_float": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_parsing_size": "must be a whole number",
-    "int_type": "must be a whole number",
-    "dict_type": "must be names with values",
-    "literal_error": "must be {expected}",
-    "model_type": "must be names with values",
-    "missing": "is missing",
-    "string_too_long": "must have at most {max_length} characters",
-    "string_too_short": "must not be empty",
-    "string_type": "must be text",
-    "string_unicode": "must hold whole characters",
-    "too_long": "must have at most {max_length} entries",
-    "too_short": "must not be empty",
-    "tuple_type": "must be a list",
+    "bool_parsing": N_("must be true or false"),
+    "bool_type": N_("must be true or false"),
+    "finite_number": N_("must be a finite number"),
+    "float_parsing": N_("must be a number"),
+    "float_type": N_("must be a number"),
+    "int_from_float": N_("must be a whole number"),
+    "int_parsing": N_("must be a whole number"),
+    "int_parsing_size": N_("must be a whole number"),
+    "int_type": N_("must be a whole number"),
+    "dict_type": N_("must be names with values"),
+    "model_type": N_("must be names with values"),
+    "missing": N_("is missing"),
+    "string_too_long": N_("must have at most {max_length} characters"),
+    "string_too_short": N_("must not be empty"),
+    "string_type": N_("must be text"),
+    "string_unicode": N_("must hold whole characters"),
+    "too_long": N_("must have at most {max_length} entries"),
+    "too_short": N_("must not be empty"),
+    "tuple_type": N_("must be a list"),
 }
 """By pydantic's names of errors."""
 
@@ -67,16 +67,21 @@ def _fields(problem: ErrorDetails) -> tuple[str, ...]:
 def nearest(name: str, names: Collection[str]) -> str:
     """` Did you mean rank?`; empty where no name is near."""
     found = difflib.get_close_matches(name, names, n=1)
-    return f" Did you mean {found[0]}?" if found else ""
+    return _did_you_mean(found[0]) if found else ""
 
 
 def nearest_setting(name: str, kinds: Sequence[type[BaseModel]], *, but: Collection[str] = ()) -> str:
     """The same of settings, by their names or what they are called on the page."""
-    titles = {str(field.title).lower(): key for kind in kinds for key, field in kind.model_fields.items()}
+    fields = [(key, str(field.title)) for kind in kinds for key, field in kind.model_fields.items()]
+    titles = {said.lower(): key for key, title in fields for said in (title, _(title))}
     names = {**titles, **{key: key for key in titles.values()}}
     names = {word: key for word, key in names.items() if key not in but}
     found = difflib.get_close_matches(name.lower(), names, n=1)
-    return f" Did you mean {names[found[0]]}?" if found else ""
+    return _did_you_mean(names[found[0]]) if found else ""
+
+
+def _did_you_mean(name: str) -> str:
+    return " " + _("Did you mean {name}?", name=name)
 
 
 def _sentences(kind: type[BaseModel], problem: ErrorDetails) -> Iterable[str]:
@@ -87,21 +92,23 @@ def _sentences(kind: type[BaseModel], problem: ErrorDetails) -> Iterable[str]:
         return
     label, field, owner = _place(kind, steps)
     if problem["type"] == "extra_forbidden":
-        yield f"{label} is not a setting, got {shown(problem['input'])}.{nearest_setting(str(steps[-1]), [owner])}"
+        refused = _("{label} is not a setting, got {value}.", label=label, value=shown(problem["input"]))
+        yield refused + nearest_setting(str(steps[-1]), [owner])
     elif problem["type"] == "missing":
-        yield f"{label} is missing."
+        yield _("{label} is missing.", label=label)
     else:
-        yield f"{label} {_rule(field, problem, message)}, got {shown(problem['input'])}."
+        rule = _rule(field, problem, message)
+        yield _("{label} {rule}, got {value}.", label=label, rule=rule, value=shown(problem["input"]))
     if str(steps[-1]).endswith("seed") and str(problem["input"]).strip() == "-1":  # as A1111 has it
-        yield "-1 is no random seed here: write a number."
+        yield _("-1 is no random seed here: write a number.")
 
 
 def shown(value: object) -> str:
     """A value in a sentence: an empty box gave nothing, and a number of a hundred digits is short."""
     if value is None:
-        return "nothing"
+        return _("nothing")
     if isinstance(value, int) and value.bit_length() > _MANY_BITS:
-        return f"a number of about {value.bit_length() * math.log10(2):.0f} digits"
+        return _("a number of about {num_digits:.0f} digits", num_digits=value.bit_length() * math.log10(2))
     text = repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
@@ -130,7 +137,7 @@ def _place(kind: type[BaseModel], steps: Sequence[str | int]) -> tuple[str, Fiel
 def label_of(kind: type[BaseModel], name: str) -> str:
     """`Steps (num_inference_steps)`: as on the page, and as in files and commands; `Seed` where they agree."""
     field = kind.model_fields.get(name)
-    title = (field.title if field else None) or name
+    title = _(field.title) if field is not None and field.title else name
     return title if title.lower() == name.replace("_", " ") or title == name else f"{title} ({name})"
 
 
@@ -145,7 +152,17 @@ def _rule(field: FieldInfo | None, problem: ErrorDetails, message: str) -> str:
     kind, context = problem["type"], problem.get("ctx", {})
     if field is not None and (kind in _RANGE or kind == "multiple_of"):
         return _range(field, str(kind))
-    return message if kind == "value_error" else _RULES.get(kind, "cannot be used").format_map(context)
+    if kind == "value_error":
+        return message
+    if kind == "literal_error":
+        return _("must be {choices}", choices=_choices(str(context["expected"])))
+    return _(_RULES.get(kind, N_("cannot be used")), **context)
+
+
+def _choices(expected: str) -> str:
+    """pydantic's `'png', 'jpeg' or 'webp'`."""
+    others, __, last = expected.rpartition(" or ")
+    return _("{others} or {last}", others=others, last=last) if others else last
 
 
 def _range(field: FieldInfo, broken: str) -> str:
@@ -153,16 +170,31 @@ def _range(field: FieldInfo, broken: str) -> str:
     rules = [*rules_of(field)]
     low = next((rule for rule in rules if isinstance(rule, Ge | Gt)), None)
     high = next((rule for rule in rules if isinstance(rule, Le | Lt)), None)
-    multiple = next((f"a multiple of {rule.multiple_of} " for rule in rules if isinstance(rule, MultipleOf)), "")
-    least = "" if low is None else f"at least {_number(low.ge)}" if isinstance(low, Ge) else f"above {_number(low.gt)}"
-    most = (
-        "" if high is None else f"at most {_number(high.le)}" if isinstance(high, Le) else f"below {_number(high.lt)}"
-    )
+    multiple = next((rule.multiple_of for rule in rules if isinstance(rule, MultipleOf)), None)
+    least, most = _bound(low), _bound(high)
     if isinstance(low, Ge) and isinstance(high, Le) and float(str(high.le)) < _LARGE:
-        return f"must be {multiple}between {_number(low.ge)} and {_number(high.le)}"
-    if isinstance(low, Gt) and high is not None:
-        return f"must be {multiple}{least} and {most}"
-    return f"must be {multiple}{most if broken.startswith('less') else least or most}"
+        if multiple is not None:
+            return _(
+                "must be a multiple of {multiple} between {least} and {most}", multiple=multiple, least=least, most=most
+            )
+        return _("must be between {least} and {most}", least=least, most=most)
+    if isinstance(low, Gt) and isinstance(high, Le):
+        return _("must be above {least} and at most {most}", least=least, most=most)
+    if high is not None and (low is None or broken.startswith("less")):
+        return _("must be at most {most}", most=most) if isinstance(high, Le) else _("must be below {most}", most=most)
+    if low is not None:
+        return (
+            _("must be at least {least}", least=least)
+            if isinstance(low, Ge)
+            else _("must be above {least}", least=least)
+        )
+    return _("must be a multiple of {multiple}", multiple=multiple)
+
+
+def _bound(rule: object) -> str:
+    """The number of a bound as the language writes it."""
+    value = next((getattr(rule, end) for end in ("ge", "gt", "le", "lt") if hasattr(rule, end)), "")
+    return number(value, "g") if isinstance(value, float) else str(value)
 
 
 def rules_of(field: FieldInfo) -> Iterable[object]:
@@ -171,7 +203,3 @@ def rules_of(field: FieldInfo) -> Iterable[object]:
     if get_origin(field.annotation) in (Union, types.UnionType, tuple, Literal):
         for option in get_args(field.annotation):
             yield from getattr(option, "__metadata__", ())
-
-
-def _number(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -9,7 +9,8 @@ from annotated_types import Ge, Le, MultipleOf
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from studio.core.errors import SettingsError
-from studio.core.rules import MismatchError, problems_of, rules_of
+from studio.core.language import N_, _
+from studio.core.rules import MismatchError, label_of, problems_of, rules_of
 
 PrecisionName = Literal["float32", "float16", "bfloat16"]
 PredictionType = Literal["auto", "epsilon", "v_prediction"]
@@ -31,14 +32,14 @@ RELATED_SETTINGS = ("scheduler", "num_inference_steps")
 def _whole_characters(text: str) -> str:
     """Half a character (a lone surrogate), as damaged JSON may hold one: no tokenizer and no file takes it."""
     if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
-        raise ValueError("must hold whole characters (rewrite the text)")
+        raise ValueError(_("must hold whole characters (rewrite the text)"))
     return text
 
 
 def _named_characters(text: str) -> str:
     if not _NAME.fullmatch(text):
         raise ValueError(
-            "must have 1 to 80 characters: letters, digits, spaces and . ( ) + - _, the first a letter, a digit or _"
+            _("must have 1 to 80 characters: letters, digits, spaces and . ( ) + - _, the first a letter, a digit or _")
         )
     return text
 
@@ -51,6 +52,8 @@ StepCount = Annotated[int, Ge(1), Le(150), Field(json_schema_extra={"step": 1})]
 Guidance = Annotated[float, Ge(1), Le(30), Field(json_schema_extra={"step": 0.5})]
 Fraction = Annotated[float, Ge(0), Le(1), Field(json_schema_extra={"step": 0.05})]
 Strength = Annotated[float, Ge(-4), Le(4), Field(json_schema_extra={"step": 0.05})]
+Pixels = Annotated[int, Ge(64), Le(2048), MultipleOf(8)]
+_PIXELS = N_("In pixels, a multiple of 8. Leave empty to use the model's own size.")
 
 
 class Settings(BaseModel):
@@ -64,34 +67,42 @@ class ModelSettings(Settings):
 
     model: str = Field(
         SHIPPED_MODEL,
-        title="Model",
+        title=N_("Model"),
         min_length=1,
-        description="The shipped model (shoes-demo), a folder in diffusers' layout, a single .safetensors checkpoint "
-        "of Stable Diffusion 1.x, or a Hugging Face id (owner/name, or owner/name@revision).",
+        description=N_(
+            "The shipped model (shoes-demo), a folder in diffusers' layout, a single .safetensors checkpoint of Stable"
+            " Diffusion 1.x, or a Hugging Face id (owner/name, or owner/name@revision)."
+        ),
     )
     precision: PrecisionName = Field(
         "float32",
-        title="Precision",
-        description="float16 and bfloat16 are used on CUDA only; elsewhere they are raised to float32.",
+        title=N_("Precision"),
+        description=N_("float16 and bfloat16 are used on CUDA only; elsewhere they are raised to float32."),
     )
     tf32: bool = Field(
         False,
-        title="TF32",
-        description="Computes float32 faster on NVIDIA GPUs from Ampere on, by rounding the inputs of products to ten "
-        "bits. No effect elsewhere.",
+        title=N_("TF32"),
+        description=N_(
+            "Computes float32 faster on NVIDIA GPUs from Ampere on, by rounding the inputs of products to ten bits."
+            " No effect elsewhere."
+        ),
     )
     attention_slicing: bool = Field(
         False,
-        title="Attention slicing",
-        description="Saves memory by computing attention in small parts: the same images, a little slower. On a "
-        "Mac attention is computed in parts anyway.",
+        title=N_("Attention slicing"),
+        description=N_(
+            "Saves memory by computing attention in small parts: the same images, a little slower. On a Mac attention"
+            " is computed in parts anyway."
+        ),
         json_schema_extra={"hidden": True},
     )
     prediction_type: PredictionType = Field(
         "auto",
-        title="Prediction",
-        description="What the U-Net predicts. auto: whatever the model declares. Choose v_prediction for a single-file "
-        "checkpoint that was trained this way without saying so (otherwise its images are brown noise).",
+        title=N_("Prediction"),
+        description=N_(
+            "What the U-Net predicts. auto: whatever the model declares. Choose v_prediction for a single-file"
+            " checkpoint that was trained this way without saying so (otherwise its images are brown noise)."
+        ),
     )
 
 
@@ -99,10 +110,10 @@ class LoraChoice(Settings):
     """A LoRA of the library, and how strongly it acts."""
 
     name: str = Field(
-        min_length=1, title="LoRA", description="Its name in the library: the file name without the extension."
+        min_length=1, title=N_("LoRA"), description=N_("Its name in the library: the file name without the extension.")
     )
     strength: Strength = Field(
-        1.0, title="Strength", description="1 is as trained, 0 has no effect, negative values do the opposite."
+        1.0, title=N_("Strength"), description=N_("1 is as trained, 0 has no effect, negative values do the opposite.")
     )
 
 
@@ -110,71 +121,65 @@ class GenerationSettings(Settings):
     """One image: one call of `PipelineManager.generate()`. Names are diffusers'."""
 
     prompt: PromptText = Field(
-        title="Prompt", description="Describes the image.", json_schema_extra={"hidden": True, "lines": 3}
+        title=N_("Prompt"), description=N_("Describes the image."), json_schema_extra={"hidden": True, "lines": 3}
     )
     negative_prompt: PromptText = Field(
         "",
-        title="Negative prompt",
-        description="What to keep out of the image.",
+        title=N_("Negative prompt"),
+        description=N_("What to keep out of the image."),
         json_schema_extra={"hidden": True, "lines": 1},
     )
     num_inference_steps: StepCount = Field(
-        25, title="Steps", description="Denoising steps. 20 to 30 is usual; time is proportional."
+        25, title=N_("Steps"), description=N_("Denoising steps. 20 to 30 is usual; time is proportional.")
     )
     guidance_scale: Guidance = Field(
-        7.5, title="Guidance", description="How strictly the prompt is followed. 1 turns guidance off."
+        7.5, title=N_("Guidance"), description=N_("How strictly the prompt is followed. 1 turns guidance off.")
     )
     seed: Annotated[int, Ge(0), Le(SEED_MAX)] = Field(
-        42, title="Seed", description="The same seed and settings give the same image, on every machine."
+        42, title=N_("Seed"), description=N_("The same seed and settings give the same image, on every machine.")
     )
     scheduler: SchedulerName = Field(
         "model's own",
-        title="Scheduler",
-        description="How noise becomes an image. LCM needs an LCM LoRA and 4 to 8 steps, at most 50.",
-        json_schema_extra={"group": "Advanced"},
+        title=N_("Scheduler"),
+        description=N_("How noise becomes an image. LCM needs an LCM LoRA and 4 to 8 steps, at most 50."),
+        json_schema_extra={"group": N_("Advanced")},
     )
     guidance_start: Fraction = Field(
         0.0,
-        title="Guidance from",
-        description="Fraction of the steps after which guidance starts. Guiding fewer steps saves their time and "
-        "changes the image.",
+        title=N_("Guidance from"),
+        description=N_(
+            "Fraction of the steps after which guidance starts. Guiding fewer steps saves their time and changes the"
+            " image."
+        ),
     )
     guidance_end: Fraction = Field(
-        1.0, title="Guidance until", description="Fraction of the steps after which guidance ends."
+        1.0, title=N_("Guidance until"), description=N_("Fraction of the steps after which guidance ends.")
     )
-    width: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
-        None,
-        title="Width",
-        description="In pixels, a multiple of 8. Leave empty to use the model's own size.",
-        json_schema_extra={"hidden": True},
-    )
-    height: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
-        None,
-        title="Height",
-        description="In pixels, a multiple of 8. Leave empty to use the model's own size.",
-        json_schema_extra={"hidden": True},
-    )
+    width: Pixels | None = Field(None, title=N_("Width"), description=_PIXELS, json_schema_extra={"hidden": True})
+    height: Pixels | None = Field(None, title=N_("Height"), description=_PIXELS, json_schema_extra={"hidden": True})
     long_prompt: bool = Field(
         False,
-        title="Long prompts",
-        description="Encode text past 75 tokens in further chunks instead of cutting it off.",
+        title=N_("Long prompts"),
+        description=N_("Encode text past 75 tokens in further chunks instead of cutting it off."),
     )
     loras: tuple[LoraChoice, ...] = Field(
         (),
-        title="LoRAs",
+        title=N_("LoRAs"),
         max_length=8,
-        description="Which LoRAs act, and how strongly. <lora:name:0.8> in the prompt adds one.",
+        description=N_("Which LoRAs act, and how strongly. <lora:name:0.8> in the prompt adds one."),
     )
 
     @model_validator(mode="after")
     def _fit_together(self) -> "GenerationSettings":
         if self.scheduler == "LCM" and self.num_inference_steps > LCM_MAX_STEPS:
-            raise MismatchError(
-                f"Steps (num_inference_steps) must be at most {LCM_MAX_STEPS} with the scheduler LCM, got "
-                f"{self.num_inference_steps}: lower the steps (4 to 8 are usual for LCM), or choose another scheduler",
-                "num_inference_steps",
-                "scheduler",
+            said = _(
+                "{steps} must be at most {most} with the scheduler LCM, got {given}: lower the steps (4 to 8 are usual"
+                " for LCM), or choose another scheduler",
+                steps=label_of(GenerationSettings, "num_inference_steps"),
+                most=LCM_MAX_STEPS,
+                given=self.num_inference_steps,
             )
+            raise MismatchError(said, "num_inference_steps", "scheduler")
         return self
 
 
@@ -184,8 +189,8 @@ class ImagesSettings(Settings):
     generation: GenerationSettings
     num_images: Annotated[int, Ge(1), Le(64)] = Field(
         1,
-        title="Images",
-        description="Number of images; each uses the next seed.",
+        title=N_("Images"),
+        description=N_("Number of images; each uses the next seed."),
         json_schema_extra={"step": 1},
     )
 
@@ -203,23 +208,23 @@ class CompareSettings(Settings):
     prompts: tuple[PromptText, ...] = Field(
         min_length=1,
         max_length=8,
-        title="Prompts",
-        description="One per line, at most eight.",
+        title=N_("Prompts"),
+        description=N_("One per line, at most eight."),
         json_schema_extra={"lines": 3},
     )
     num_seeds: Annotated[int, Ge(1), Le(8), Field(json_schema_extra={"step": 1})] = Field(
-        1, title="Seeds per prompt", description="Number of seeds for each prompt, counting up from the first."
+        1, title=N_("Seeds per prompt"), description=N_("Number of seeds for each prompt, counting up from the first.")
     )
-    generation: GenerationSettings = Field(description="Settings for both sides; the prompt and LoRAs are not used.")
+    generation: GenerationSettings = Field(description=N_("Settings for both sides; the prompt and LoRAs are unused."))
     left: tuple[LoraChoice, ...] = Field(
-        (), title="Left", description="LoRAs for the left side; leave empty for the base model."
+        (), title=N_("Left"), description=N_("LoRAs for the left side; leave empty for the base model.")
     )
-    right: tuple[LoraChoice, ...] = Field((), title="Right", description="LoRAs for the right side.")
+    right: tuple[LoraChoice, ...] = Field((), title=N_("Right"), description=N_("LoRAs for the right side."))
     strip: tuple[Strength, ...] = Field(
         (),
         max_length=9,
-        title="Strength slider",
-        description="Extra images of the right side at these strengths, for the first prompt and seed.",
+        title=N_("Strength slider"),
+        description=N_("Extra images of the right side at these strengths, for the first prompt and seed."),
         json_schema_extra={"hidden": True},
     )
 
@@ -265,23 +270,23 @@ class SmokeSettings(Settings):
 
     prompts: tuple[str, str, str] = Field(
         SMOKE_PROMPTS,
-        title="Prompts",
-        description="One image is made for each.",
+        title=N_("Prompts"),
+        description=N_("One image is made for each."),
         json_schema_extra={"hidden": True},
     )
     num_inference_steps: StepCount = Field(
         25,
-        title="Steps",
-        description="Denoising steps for each image.",
-        json_schema_extra={"group": "Steps, guidance, seed"},
+        title=N_("Steps"),
+        description=N_("Denoising steps for each image."),
+        json_schema_extra={"group": N_("Steps, guidance, seed")},
     )
     guidance_scale: Guidance = Field(
-        7.5, title="Guidance", description="How strictly the prompt is followed. 1 turns guidance off."
+        7.5, title=N_("Guidance"), description=N_("How strictly the prompt is followed. 1 turns guidance off.")
     )
     seed: Annotated[int, Ge(0), Le(SEED_MAX - 2)] = Field(
-        42, title="Seed", description="The three images use this seed and the next two."
+        42, title=N_("Seed"), description=N_("The three images use this seed and the next two.")
     )
-    long_prompt: bool = Field(False, title="Long prompts", description="Do not cut prompts off at 75 tokens.")
+    long_prompt: bool = Field(False, title=N_("Long prompts"), description=N_("Do not cut prompts off at 75 tokens."))
 
     def generations(self) -> tuple[GenerationSettings, ...]:
         """One `GenerationSettings` for each prompt, in order."""
@@ -301,18 +306,22 @@ class ServerSettings(Settings):
     """How the studio's page is served."""
 
     port: Annotated[int, Ge(1), Le(65535)] | None = Field(
-        None, title="Port", description="The port to serve on. Leave out to use the first free one from 7860."
+        None, title=N_("Port"), description=N_("The port to serve on. Leave out to use the first free one from 7860.")
     )
-    open_browser: bool = Field(True, title="Open browser", description="Open the page in the browser.")
+    open_browser: bool = Field(True, title=N_("Open browser"), description=N_("Open the page in the browser."))
     window: bool = Field(
-        False, title="Window", description="Open the page in its own window. Needs Chrome, Edge, Brave or Chromium."
+        False,
+        title=N_("Window"),
+        description=N_("Open the page in its own window. Needs Chrome, Edge, Brave or Chromium."),
     )
-    listen: bool = Field(False, title="Listen", description="Accept other machines. Needs a password file.")
+    listen: bool = Field(False, title=N_("Listen"), description=N_("Accept other machines. Needs a password file."))
     auth_file: Path | None = Field(
-        None, title="Auth file", description="A text file with one user:password on each line."
+        None, title=N_("Auth file"), description=N_("A text file with one user:password on each line.")
     )
-    root_path: str = Field("", title="Root path", description="Where a proxy shows the page: its path, or its URL.")
-    cpu: bool = Field(False, title="CPU only", description="Do not use a GPU, even where there is one.")
+    root_path: str = Field(
+        "", title=N_("Root path"), description=N_("Where a proxy shows the page: its path, or its URL.")
+    )
+    cpu: bool = Field(False, title=N_("CPU only"), description=N_("Do not use a GPU, even where there is one."))
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)

@@ -1,9 +1,4 @@
-"""The machine and its software; how the CPU's threads wait.
-
-How the CPU's threads wait for each other. Call it before torch is imported: OpenMP reads its settings once.
-
-The machine and its software, told without loading any of it.
-"""
+"""The machine, its memory and its software, told without loading any of it; how the CPU's threads wait."""
 
 import os
 import platform
@@ -11,10 +6,11 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from studio import __version__
+from studio.core.records import Record
 
 
 def prepare_threads() -> None:
-    """Let waiting threads sleep instead of spin.
+    """Let waiting threads sleep instead of spin. Call it before torch is imported: OpenMP reads its settings once.
 
     torch splits each operation over all cores and waits for the slowest. With OpenMP's default the others spin
     meanwhile, and when any other program takes a core, each wait lasts a scheduler's slice: one busy program made
@@ -53,3 +49,23 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+class MemorySample(Record):
+    """Memory at one moment, in bytes. `accelerator_*` are None on a CPU."""
+
+    process_bytes: int
+    system_available_bytes: int
+    system_total_bytes: int
+    accelerator_allocated_bytes: int | None = None
+    accelerator_limit_bytes: int | None = None
+
+
+class MemoryUse(Record):
+    """Memory before and after a piece of work, and the extremes in between (sampled every 50 ms)."""
+
+    before: MemorySample
+    after: MemorySample
+    peak_process_bytes: int
+    least_available_bytes: int
+    peak_accelerator_bytes: int | None = None

@@ -6,16 +6,29 @@ Templates are Jinja2's. Every value is escaped, so no text of a user, a file or 
 import html
 import re
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
+
+from studio.core.language import N_, Kept, _, ngettext, number, said
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 GIB = 2**30
 LITTLE_BYTES = GIB // 20  # below it gigabytes with one digit would say 0.0
+
+WEEKDAYS = (
+    N_("Monday"),
+    N_("Tuesday"),
+    N_("Wednesday"),
+    N_("Thursday"),
+    N_("Friday"),
+    N_("Saturday"),
+    N_("Sunday"),
+)
 
 STEP_SIGN = "→ "
 """Begins a line of stderr that says what a command does now."""
@@ -27,23 +40,35 @@ _LIST_BEGINNING = re.compile(r"^(\d{0,9})([-+=.)])(?=[-+=\s]|$)")
 def duration(seconds: float) -> str:
     """`4.2 s`, `3 min 05 s`, `1 h 12 min`."""
     if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{number(seconds, '.1f' if seconds < 10 else '.0f')} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 image`, `1,991 images`."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+def counted(num: int, singular: str, plural: str) -> str:
+    """`1 image`, `1,991 images`; the nouns are those of a catalogue (`ngettext`)."""
+    return _("{num:,} {noun}", num=num, noun=ngettext(singular, plural, num))
 
 
 def gigabytes(num_bytes: int | None) -> str:
     """`3.1 GB`, in units of 2³⁰ bytes, as systems' own monitors count; `12 MB` of little; `–` for what is not there."""
     if num_bytes is None:
         return "–"
-    return f"{num_bytes / 2**20:.0f} MB" if 0 < num_bytes < LITTLE_BYTES else f"{num_bytes / GIB:.1f} GB"
+    if 0 < num_bytes < LITTLE_BYTES:
+        return f"{number(num_bytes / 2**20, '.0f')} MB"
+    return f"{number(num_bytes / GIB, '.1f')} GB"
+
+
+def weekday_and_time(when: datetime) -> str:
+    """`Sunday 07:30`."""
+    return f"{_(WEEKDAYS[when.weekday()])} {when:%H:%M}"
+
+
+def clock_text(when: datetime) -> str:
+    """`07:12`; with the day where it is not today."""
+    return f"{when:%H:%M}" if when.date() == datetime.now().date() else weekday_and_time(when)
 
 
 def escape(value: object) -> str:
@@ -91,7 +116,9 @@ def template(path: str) -> Callable[..., Markup]:
 
 @cache
 def environment() -> "Environment":
-    """Where templates are found, and their filters: `{{ steps|number }}` is `3,000`, `{{ loss|number(".4f") }}`."""
+    """Where templates are found, with what they call: `{{ steps|number }}`, `{{ loss|number(".4f") }}`,
+    `{{ _("Seed") }}`, `{{ counted(steps, "step", "steps") }}`.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined  # here: the command line needs no templates
 
     made = Environment(
@@ -101,10 +128,8 @@ def environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
+        finalize=lambda value: said(value) if isinstance(value, Kept) else value,
     )
-    made.filters |= {"number": _number, "counted": counted, "duration": duration, "gigabytes": gigabytes}
+    made.filters |= {"number": number, "duration": duration, "gigabytes": gigabytes}
+    made.globals |= {"_": _, "ngettext": ngettext, "counted": counted}
     return made
-
-
-def _number(value: float, form: str = ",") -> str:
-    return format(value, form)

@@ -1,10 +1,6 @@
-"""Captions: files beside the images, and templates over a table's columns.
+"""Captions in files beside the images: strict UTF-8, one line each.
 
-Caption files: strict UTF-8, one line each; what is not is named with its byte, and can be read by a guess.
-
-Captions from the columns of a table: `{baseColour} {articleType}`.
-
-The substitution is our own: `str.format` would let a template reach into objects.
+What is not is named with its byte, and can be read by a guess.
 """
 
 import re
@@ -17,7 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from studio.core.errors import DatasetError
 from studio.core.files import guess_text, read_file
-from studio.images.records import Problem
+from studio.core.language import N_, _
+from studio.images.records import Problem, Remedy
 
 MAX_CAPTION_BYTES = 64 * 1024
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -110,8 +107,12 @@ def caption_file(key: str, caption: str) -> bytes:
     content = f"{check_typed(key, caption)}\n".encode()
     if decode_caption(content).text != caption:
         raise DatasetError(
-            f"The caption of {key} cannot be kept in a text file: it holds a zero byte, or begins with a byte order "
-            f"mark or as RTF does ({caption[:20]!r}). Delete that."
+            _(
+                "The caption of {key} cannot be kept in a text file: it holds a zero byte, or begins "
+                "with a byte order mark or as RTF does ({caption!r}). Delete that.",
+                key=key,
+                caption=caption[:20],
+            )
         )
     return content
 
@@ -121,15 +122,17 @@ def read_caption(path: Path) -> CaptionReading:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
-            return _rejected("caption not a file", "The caption's name belongs to something that is no file.")
+            return _rejected(N_("caption not a file"), _("The caption's name belongs to something that is no file."))
         if status.st_size > MAX_CAPTION_BYTES:
-            return _rejected(
-                "caption too large",
-                f"The caption file has {status.st_size:,} bytes, and a caption is a line or two. Check the file.",
+            sentence = _(
+                "The caption file has {num_bytes:,} bytes, and a caption is a line or two. Check the file.",
+                num_bytes=status.st_size,
             )
+            return _rejected(N_("caption too large"), sentence)
         content = read_file(path, max_bytes=MAX_CAPTION_BYTES)
     except OSError as error:
-        return _rejected("caption unreadable", f"The caption file cannot be read ({error.strerror}).")
+        sentence = _("The caption file cannot be read ({reason}).", reason=error.strerror)
+        return _rejected(N_("caption unreadable"), sentence)
     return decode_caption(content)
 
 
@@ -137,9 +140,10 @@ def decode_caption(content: bytes) -> CaptionReading:
     """The text of a caption file's bytes."""
     problems = []
     if _rtf_in(content) is not None:
-        return _recodable("caption is RTF", "The caption file is RTF (rich text), not plain text.", content)
+        return _recodable(N_("caption is RTF"), _("The caption file is RTF (rich text), not plain text."), content)
     if content.startswith(_UTF8_MARK):
-        problems.append(_note("caption with BOM", "The caption file begins with a byte order mark, which is left out."))
+        sentence = _("The caption file begins with a byte order mark, which is left out.")
+        problems.append(_note(N_("caption with BOM"), sentence))
     try:
         decoded = content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -150,10 +154,11 @@ def decode_caption(content: bytes) -> CaptionReading:
     lines = [" ".join(_MARKS.sub("", line).split()) for line in decoded.splitlines()]
     filled = [line for line in lines if line]
     if not filled:
-        problems.append(_note("caption empty", "The caption file is empty, so the image is learned for no prompt."))
+        sentence = _("The caption file is empty, so the image is learned for no prompt.")
+        problems.append(_note(N_("caption empty"), sentence))
     if len(filled) > 1:
-        sentence = f"The caption file has {len(filled)} lines, which are joined to one."
-        problems.append(_note("caption of several lines", sentence))
+        sentence = _("The caption file has {num_lines} lines, which are joined to one.", num_lines=len(filled))
+        problems.append(_note(N_("caption of several lines"), sentence))
     return CaptionReading(" ".join(filled), tuple(problems))
 
 
@@ -167,7 +172,7 @@ def guess_caption(path: Path) -> tuple[str, str]:
         OSError: where it cannot be read.
     """
     if not path.is_file() or path.stat().st_size > MAX_CAPTION_BYTES:
-        raise DatasetError(f"{path.name} is no caption file.")
+        raise DatasetError(_("{name} is no caption file.", name=path.name))
     text, encoding = _guess(read_file(path, max_bytes=MAX_CAPTION_BYTES))
     return " ".join(text.split()), encoding
 
@@ -190,11 +195,13 @@ def _guess(content: bytes) -> tuple[str, str]:
     try:
         text: str = rtf_to_text(plain, errors="replace")  # type: ignore[no-untyped-call]
     except (ValueError, LookupError, OverflowError, TypeError) as error:
-        raise DatasetError(f"The RTF cannot be read ({error}). Save the caption as plain text.") from error
+        raise DatasetError(
+            _("The RTF cannot be read ({error}). Save the caption as plain text.", error=error)
+        ) from error
     # RTF writes characters beyond U+FFFF, such as emoji, as two halves; what stays half is no text.
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if "\0" in whole:
-        raise DatasetError("The RTF holds zero bytes, as text does not. Save the caption as plain text.")
+        raise DatasetError(_("The RTF holds zero bytes, as text does not. Save the caption as plain text."))
     return whole, "RTF"
 
 
@@ -221,7 +228,7 @@ def _check_fonts(rtf: str) -> None:
             break
     *fonts, rest = rtf[start.end() : end].split(";")
     if end is None or len(fonts) > MAX_FONTS or _FONT.search(rest) or any(len(_FONT.findall(f)) != 1 for f in fonts):
-        raise DatasetError("The RTF's table of fonts is damaged. Save the caption as plain text.")
+        raise DatasetError(_("The RTF's table of fonts is damaged. Save the caption as plain text."))
 
 
 def check_typed(key: str, caption: str) -> str:
@@ -235,40 +242,56 @@ def check_typed(key: str, caption: str) -> str:
     except UnicodeEncodeError as error:
         character = f"U+{ord(caption[error.start]):04X}"
         raise DatasetError(
-            f"The caption of {key} cannot be saved: its character {error.start + 1} ({character}) is half of one. "
-            "Delete it and type it again."
+            _(
+                "The caption of {key} cannot be saved: its character {place} ({character}) is half "
+                "of one. Delete it and type it again.",
+                key=key,
+                place=error.start + 1,
+                character=character,
+            )
         ) from error
     if num_bytes > MAX_CAPTION_BYTES:
         raise DatasetError(
-            f"The caption of {key} must have at most {MAX_CAPTION_BYTES:,} bytes, got {num_bytes:,}. Shorten it: a "
-            "caption is a line or two."
+            _(
+                "The caption of {key} must have at most {limit:,} bytes, got {num_bytes:,}. "
+                "Shorten it: a caption is a line or two.",
+                key=key,
+                limit=MAX_CAPTION_BYTES,
+                num_bytes=num_bytes,
+            )
         )
     return caption
 
 
 def _not_utf8(content: bytes, position: int) -> CaptionReading:
-    sentence = f"Byte {position + 1} of the caption file, 0x{content[position]:02x}, is not UTF-8."
-    return _recodable("caption not UTF-8", sentence, content)
+    sentence = _(
+        "Byte {position} of the caption file, 0x{byte:02x}, is not UTF-8.",
+        position=position + 1,
+        byte=content[position],
+    )
+    return _recodable(N_("caption not UTF-8"), sentence, content)
 
 
 def _with_nul(content: bytes) -> CaptionReading:
     """A zero byte is valid UTF-8, and yet no text; UTF-16 without its mark is full of them."""
-    sentence = f"Byte {content.index(0) + 1} of the caption file is zero, so it is not plain text."
-    return _recodable("caption with NUL", sentence, content)
+    position = content.index(0) + 1
+    sentence = _("Byte {position} of the caption file is zero, so it is not plain text.", position=position)
+    return _recodable(N_("caption with NUL"), sentence, content)
 
 
 def _recodable(code: str, sentence: str, content: bytes) -> CaptionReading:
     try:
         text, encoding = _guess(content)
     except DatasetError:
-        return _rejected(code, f"{sentence} Rewrite the caption as UTF-8.")
-    shown = " ".join(text.split())[:80]
-    problem = Problem(
-        code=code,
-        severity="reject",
-        sentence=f"{sentence} It could be {encoding}: “{shown}”. Re-encode the caption if that reads right.",
-        remedies=("recode caption", "exclude"),
+        advice = _("Rewrite the caption as UTF-8.")
+        return _rejected(code, f"{sentence} {advice}")
+    guess = _(
+        "It could be {encoding}: “{text}”. Re-encode the caption if that reads right.",
+        encoding=encoding,
+        text=" ".join(text.split())[:80],
     )
+    remedies: tuple[Remedy, ...] = ("recode caption", "exclude")
+    problem = Problem(code=code, severity="reject", sentence=f"{sentence} {guess}", remedies=remedies)
     return CaptionReading(None, (problem,))
 
 
@@ -278,62 +301,6 @@ def _rejected(code: str, sentence: str) -> CaptionReading:
 
 def _note(code: str, sentence: str) -> Problem:
     return Problem(code=code, severity="note", sentence=sentence)
-
-
-_PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-_MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-"})
-_OPEN, _CLOSE = "\ue000", "\ue001"  # stand for braces meant literally, and for those in values
-
-
-def columns_of(template: str) -> tuple[str, ...]:
-    """The columns that a template names, in its order.
-
-    Raises:
-        DatasetError: where a brace is not closed, or stands for nothing.
-    """
-    names = []
-    for match in _PIECE.finditer(template):
-        if match.group() in ("{", "}"):
-            raise DatasetError(
-                f"template has a single {match.group()} at character {match.start() + 1}. Write {{column}} for a "
-                f"column, or {match.group() * 2} for the brace itself."
-            ).about("template")
-        if match.group(1) is not None:
-            names.append(match.group(1).strip())
-    return tuple(dict.fromkeys(names))
-
-
-def check_template(template: str, columns: Sequence[str]) -> None:
-    """See that every column of the template is there.
-
-    Raises:
-        DatasetError: naming the first that is not, and those that are.
-    """
-    for name in columns_of(template):
-        if name not in columns:
-            there = ", ".join(columns)
-            missing = DatasetError(f"template names the column {name!r}, which is not there. Available: {there}.")
-            raise missing.about("template")
-
-
-def fill_template(template: str, attributes: Mapping[str, str]) -> str:
-    """The caption of one row. What is missing leaves no gap: no double space, no stray comma, no empty brackets.
-
-    Raises:
-        DatasetError: where the template is wrong, or names a column that the row does not have.
-    """
-    check_template(template, tuple(attributes))
-
-    def fill(match: re.Match[str]) -> str:
-        if match.group() == "{{":
-            return _OPEN
-        if match.group() == "}}":
-            return _CLOSE
-        value = attributes[match.group(1).strip()].strip()
-        value = "" if value.lower() in _MISSING else value
-        return value.replace("{", _OPEN).replace("}", _CLOSE)
-
-    return tidy(_PIECE.sub(fill, template)).replace(_OPEN, "{").replace(_CLOSE, "}")
 
 
 def tidy(caption: str) -> str:

@@ -23,10 +23,11 @@ from pydantic import ValidationError
 
 from studio.core.errors import system_error_message
 from studio.core.files import FileStamp, file_stamp
+from studio.core.language import N_, _, for_later
 from studio.datasets.inspection import inspect, rejected, thumbnail_path
 from studio.images.records import PictureFacts
 
-CHECK_VERSION = 7
+CHECK_VERSION = 8
 """Raise it whenever the same file would be judged otherwise."""
 
 _CREATE = """
@@ -213,7 +214,7 @@ class PictureChecker:
                     self._cache.keep(fresh, background=background)
                     fresh.clear()
         finally:
-            for _, future in flying:
+            for __, future in flying:
                 future.cancel()  # type: ignore[no-untyped-call]
             self._cache.keep(fresh, background=background)
 
@@ -227,7 +228,9 @@ class PictureChecker:
                     context=get_context("spawn"),  # this process has threads
                 )
             return self._pool.schedule(
-                _inspect_all, args=(batch, background, self._thumbnails), timeout=self._seconds * len(batch)
+                _inspect_all,
+                args=(batch, background, self._thumbnails),
+                timeout=self._seconds * len(batch),
             )
 
     def _result(
@@ -263,15 +266,19 @@ def _stamps(paths: Sequence[Path]) -> tuple[dict[Path, FileStamp], dict[Path, Pi
 
 def _said(error: Exception, seconds: float) -> PictureFacts:
     if isinstance(error, FutureTimeoutError):
-        return rejected("takes too long", f"Not decoded after {seconds:g} seconds. Save it again, or exclude it.")
+        return rejected(
+            N_("takes too long"),
+            _("Not decoded after {seconds:g} seconds. Save it again, or exclude it.", seconds=seconds),
+        )
     if isinstance(error, MemoryError):
-        return rejected("too much memory", "Decoding it takes more memory than an image should. Save it again.")
-    return rejected("crashes the reader", "The decoder crashed on it. Save it again, or exclude it.")
+        return rejected(N_("too much memory"), _("Decoding it takes more memory than an image should. Save it again."))
+    return rejected(N_("crashes the reader"), _("The decoder crashed on it. Save it again, or exclude it."))
 
 
 def _inspect_all(batch: tuple[Path, ...], background: str, thumbnails: Path) -> list[PictureFacts]:
     """In a worker."""
-    return [_inspect_one(path, background, thumbnails) for path in batch]
+    with for_later():
+        return [_inspect_one(path, background, thumbnails) for path in batch]
 
 
 def _inspect_one(path: Path, background: str, thumbnails: Path) -> PictureFacts:
@@ -285,7 +292,8 @@ def _inspect_one(path: Path, background: str, thumbnails: Path) -> PictureFacts:
     except (MemoryError, OSError):
         raise
     except Exception as error:  # noqa: BLE001 - decoders of foreign files raise anything, and none may be lost
-        return rejected("damaged", f"It cannot be decoded ({system_error_message(error)}).")
+        sentence = _("It cannot be decoded ({reason}).", reason=system_error_message(error))
+        return rejected(N_("damaged"), sentence)
 
 
 def _start_worker(parent: int, memory_bytes: int) -> None:

@@ -1,9 +1,7 @@
-"""A user's edits of a dataset: one by one or in bulk, saved, undone.
+"""A user's edits of a dataset, one by one or in bulk: captions, exclusions, converted copies. Saved, undone.
 
-What the user changed in a dataset: captions, exclusions, converted copies. A change is on the disk when it is done.
-
-The log is a file of JSON lines that is only ever appended to, so that a kill loses nothing that was said to be saved,
-and undo still works after a restart.
+A change is on the disk when it is done. The log is a file of JSON lines that is only ever appended to, so that a kill
+loses nothing that was said to be saved, and undo still works after a restart.
 
 Captions changed many at once: find and replace, words before and after, repeated words taken out.
 """
@@ -19,8 +17,10 @@ from pydantic import Field, ValidationError
 
 from studio.core.errors import DatasetError
 from studio.core.files import read_file
+from studio.core.language import N_, _
 from studio.core.records import Record
 from studio.core.settings import Settings
+from studio.core.text import counted
 from studio.datasets.captions import tidy
 from studio.datasets.source import DatasetRow, Focus, SkippedFile
 from studio.images.records import Problem
@@ -119,9 +119,9 @@ class EditLog:
         Raises:
             OSError: where it cannot be written; nothing is changed then.
         """
-        amends = self._is_typed_on(edit)
-        self._append(_Line(act="amend" if amends else "do", edit=edit))
-        self._take(_Line(act="amend" if amends else "do", edit=edit))
+        line = _Line(act="amend" if self._is_typed_on(edit) else "do", edit=edit)
+        self._append(line)
+        self._take(line)
 
     @property
     def next_undo(self) -> str:
@@ -141,7 +141,7 @@ class EditLog:
             OSError: where it cannot be written; nothing is changed then.
         """
         if not self._done:
-            raise DatasetError("There is nothing to undo.")
+            raise DatasetError(_("There is nothing to undo."))
         edit = self._done[-1]
         self._append(_Line(act="undo"))
         self._take(_Line(act="undo"))
@@ -155,7 +155,7 @@ class EditLog:
             OSError: where it cannot be written; nothing is changed then.
         """
         if not self._undone:
-            raise DatasetError("There is nothing to redo.")
+            raise DatasetError(_("There is nothing to redo."))
         edit = self._undone[-1]
         self._append(_Line(act="redo"))
         self._take(_Line(act="redo"))
@@ -190,7 +190,7 @@ class EditLog:
             try:
                 self._take(_Line.model_validate_json(line))
             except (ValidationError, DatasetError):
-                self.damaged.append(SkippedFile(name=f"{self._path.name} line {number}", problem=_DAMAGED_LINE))
+                self.damaged.append(_damaged_line(self._path.name, number))
         self._ends_whole = not rest
 
     def _take(self, line: _Line) -> None:
@@ -209,7 +209,7 @@ class EditLog:
             self._perform(edit)
             self._done.append(edit)
         else:
-            raise DatasetError(f"The line says {line.act}, but there is nothing to {line.act}.")
+            raise DatasetError(_("The line takes something back or makes it again, and there is nothing."))
 
     def _perform(self, edit: Edit) -> None:
         _change(self.captions, {key: change.after for key, change in edit.captions.items()})
@@ -220,12 +220,13 @@ class EditLog:
             keys -= {key for key, change in changes.items() if not change.after}
 
 
-_DAMAGED_LINE = Problem(
-    code="edit unreadable",
-    severity="note",
-    sentence="This line of the dataset's edits cannot be read, so what it changed is not in effect. Check whether a "
-    "caption or an exclusion is missing.",
-)
+def _damaged_line(name: str, number: int) -> SkippedFile:
+    sentence = _(
+        "This line of the dataset's edits cannot be read, so what it changed is not in effect. "
+        "Check whether a caption or an exclusion is missing."
+    )
+    problem = Problem(code=N_("edit unreadable"), severity="note", sentence=sentence)
+    return SkippedFile(name=_("{name} line {number}", name=name, number=number), problem=problem)
 
 
 def _change(values: dict[str, ValueT], changes: Mapping[str, ValueT | None]) -> None:
@@ -257,17 +258,21 @@ def _joined(first: Edit, second: Edit) -> Edit:
 class BulkChange(Settings):
     """What to do to each caption, in this order."""
 
-    find: str = Field("", title="Find", max_length=500, description="Text to look for in each caption.")
-    replace: str = Field("", title="Replace with", max_length=500, description="Leave empty to delete what is found.")
-    match_case: bool = Field(False, title="Match case", description="Distinguish upper and lower case.")
-    whole_words: bool = Field(True, title="Whole words", description="“shoe” then does not match “shoes”.")
+    find: str = Field("", title=N_("Find"), max_length=500, description=N_("Text to look for in each caption."))
+    replace: str = Field(
+        "", title=N_("Replace with"), max_length=500, description=N_("Leave empty to delete what is found.")
+    )
+    match_case: bool = Field(False, title=N_("Match case"), description=N_("Distinguish upper and lower case."))
+    whole_words: bool = Field(True, title=N_("Whole words"), description=N_("“shoe” then does not match “shoes”."))
     remove_repeats: bool = Field(
         False,
-        title="Remove repeated words",
-        description="Keeps the first of identical comma-separated parts, and removes doubled words.",
+        title=N_("Remove repeated words"),
+        description=N_("Keeps the first of identical comma-separated parts, and removes doubled words."),
     )
-    prefix: str = Field("", title="Prefix", max_length=500, description="Such as a trigger word. Not added twice.")
-    suffix: str = Field("", title="Suffix", max_length=500, description="Not added twice.")
+    prefix: str = Field(
+        "", title=N_("Prefix"), max_length=500, description=N_("Such as a trigger word. Not added twice.")
+    )
+    suffix: str = Field("", title=N_("Suffix"), max_length=500, description=N_("Not added twice."))
 
 
 def changed_captions(rows: Sequence[DatasetRow], change: BulkChange) -> dict[str, str]:
@@ -283,7 +288,7 @@ def change_caption(caption: str, change: BulkChange) -> str:
         pattern = re.escape(change.find)
         if change.whole_words:
             pattern = rf"(?<!\w){pattern}(?!\w)"
-        text = re.sub(pattern, lambda _: change.replace, text, flags=0 if change.match_case else re.IGNORECASE)
+        text = re.sub(pattern, lambda found: change.replace, text, flags=0 if change.match_case else re.IGNORECASE)
         text = text if text == caption else tidy(text)
     if change.remove_repeats:
         text = _without_repeats(text)
@@ -319,10 +324,10 @@ def without_tag(caption: str, tag: str) -> str:
 def describe(change: BulkChange, num_captions: int) -> str:
     """What was done, for the undo button."""
     parts = [f"“{change.find}” → “{change.replace}”"] if change.find else []
-    parts += ["repeats removed"] if change.remove_repeats else []
-    parts += [f"“{change.prefix.strip()}” before"] if change.prefix.strip() else []
-    parts += [f"“{change.suffix.strip()}” after"] if change.suffix.strip() else []
-    return f"{', '.join(parts)} in {num_captions:,} captions"
+    parts += [_("repeats removed")] if change.remove_repeats else []
+    parts += [_("“{text}” before", text=change.prefix.strip())] if change.prefix.strip() else []
+    parts += [_("“{text}” after", text=change.suffix.strip())] if change.suffix.strip() else []
+    return _("{changes} in {captions}", changes=", ".join(parts), captions=counted(num_captions, "caption", "captions"))
 
 
 def _starts_with(text: str, words: str) -> bool:

@@ -24,11 +24,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from studio.core.errors import DatasetError, PictureFileError
 from studio.core.files import open_file, read_file, write_atomically
+from studio.core.language import N_, _
 from studio.core.paths import unreserved
+from studio.core.text import counted
 from studio.datasets.captions import caption_file, caption_targets
+from studio.datasets.inspection import png_of
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.snapshot import Snapshot, SnapshotEntry
-from studio.datasets.source import DatasetRow, SkippedFile
+from studio.datasets.source import YOUR_EDIT, DatasetRow, SkippedFile
 from studio.images.decoding import open_rgb
 from studio.images.records import Problem
 
@@ -49,13 +52,16 @@ def make_contact_sheet(
         DatasetError: where there is no row.
     """
     if not rows:
-        raise DatasetError("There is no image for a contact sheet.")
+        raise DatasetError(_("There is no image for a contact sheet."))
     shown = rows[:MAX_PICTURES]
     height = 40 + -(-len(shown) // COLUMNS) * (CELL + TEXT_HEIGHT)
     sheet = Image.new("RGB", (COLUMNS * CELL + 16, height), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    number = f"first {len(shown):,} of {len(rows):,}" if len(rows) > len(shown) else f"{len(rows):,} images"
-    _write(pen, (16, 10), f"{title}: {number}", size=16, ink=_INK)
+    if len(rows) > len(shown):
+        how_many = _("first {num_shown:,} of {num_rows:,}", num_shown=len(shown), num_rows=len(rows))
+    else:
+        how_many = counted(len(rows), "image", "images")
+    _write(pen, (16, 10), f"{title}: {how_many}", size=16, ink=_INK)
     for index, row in enumerate(shown):
         x = 8 + index % COLUMNS * CELL
         y = 40 + index // COLUMNS * (CELL + TEXT_HEIGHT)
@@ -104,18 +110,25 @@ def write_sidecars(dataset: OpenedDataset) -> SidecarsWritten:
     """
     if dataset.reading.layout not in ("sidecar", "kohya"):
         raise DatasetError(
-            "This dataset's captions come from a table, which is not changed. Export it as an imagefolder or "
-            "as kohya's folders to take the captions along."
+            _(
+                "This dataset's captions come from a table, which is not changed. Export it as an "
+                "imagefolder or as kohya's folders to take the captions along."
+            )
         )
-    edited = [row for row in dataset.rows if row.caption_from == "your edit"]
+    edited = [row for row in dataset.rows if row.caption_from == YOUR_EDIT]
     if not edited:
-        raise DatasetError("No caption was edited, so there is nothing to write.")
+        raise DatasetError(_("No caption was edited, so there is nothing to write."))
     kept = dataset.folder / REPLACED / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
     targets = caption_targets({picture.key: picture.caption_from for picture in dataset.reading.pictures})
     skipped_files = []
+    problem: Problem | None
     for row in edited:
         target = targets[row.key]
-        if problem := _NAMED_ALIKE if target is None else _write_caption(row, target, dataset.recipe.source, kept):
+        if target is None:
+            problem = _not_written(_("Its caption file would belong to another image too. Rename one of them."))
+        else:
+            problem = _write_caption(row, target, dataset.recipe.source, kept)
+        if problem is not None:
             skipped_files.append(SkippedFile(name=row.key, problem=problem))
     return SidecarsWritten(len(edited) - len(skipped_files), kept, tuple(skipped_files))
 
@@ -132,16 +145,13 @@ def _write_caption(row: DatasetRow, target: str, source: str, kept: Path) -> Pro
     except DatasetError as error:
         return _not_written(str(error))
     except OSError as error:
-        return _not_written(f"Its caption could not be written ({error.strerror}).")
+        return _not_written(_("Its caption could not be written ({reason}).", reason=error.strerror))
     return None
 
 
 def _not_written(reason: str) -> Problem:
-    sentence = f"{reason} The caption stays in the dataset's recipe."
-    return Problem(code="not written", severity="note", sentence=sentence)
-
-
-_NAMED_ALIKE = _not_written("Its caption file would belong to another image too. Rename one of them.")
+    what_then = _("The caption stays in the dataset's recipe.")
+    return Problem(code=N_("not written"), severity="note", sentence=f"{reason} {what_then}")
 
 
 Progress = Callable[[int, int], None]
@@ -197,7 +207,7 @@ def export_zip(snapshot: Snapshot, file: Path, *, background: str, progress: Pro
         OSError: where the disk is full; nothing is left behind.
     """
     if file.exists():
-        raise DatasetError(f"{file} is there already. Choose another name.").about("folder")
+        raise DatasetError(_("{file} is there already. Choose another name.", file=file)).about("folder")
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.part")
     try:
@@ -228,18 +238,20 @@ def _content(entry: SnapshotEntry, *, keep: bool, background: str) -> bytes:
     try:
         content = read_file(path)
     except OSError as error:
-        raise DatasetError(f"{entry.key} can no longer be read ({error.strerror}). Open the dataset again.") from error
+        raise DatasetError(
+            _("{key} can no longer be read ({reason}). Open the dataset again.", key=entry.key, reason=error.strerror)
+        ) from error
     if hashlib.sha256(content).hexdigest() != entry.sha256:
-        raise DatasetError(f"{entry.key} was changed since it was checked. Open the dataset again, then export.")
+        raise DatasetError(
+            _("{key} was changed since it was checked. Open the dataset again, then export.", key=entry.key)
+        )
     if keep:
         return content
     try:
         image = open_rgb(path, background=background)
     except PictureFileError as error:
-        raise DatasetError(f"{entry.key} cannot be converted: {error}") from error
-    png = io.BytesIO()
-    image.save(png, format="PNG")
-    return png.getvalue()
+        raise DatasetError(_("{key} cannot be converted: {error}", key=entry.key, error=error)) from error
+    return png_of(image)
 
 
 def _free_name(entry: SnapshotEntry, taken: set[str], *, suffix: str) -> str:
@@ -282,8 +294,11 @@ def metadata_line(own: Mapping[str, object], attributes: Mapping[str, str]) -> b
         return json.dumps(line, ensure_ascii=False).encode() + b"\n"
     except UnicodeEncodeError as error:
         raise DatasetError(
-            f"The caption or a column of {own['file_name']} holds half of a character, which no file can keep. "
-            "Write the text again."
+            _(
+                "The caption or a column of {file} holds half of a character, which no file can keep. "
+                "Write the text again.",
+                file=own["file_name"],
+            )
         ) from error
 
 
@@ -291,7 +306,9 @@ def metadata_line(own: Mapping[str, object], attributes: Mapping[str, str]) -> b
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A folder beside the wanted one, which takes its place when all went well."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        full = DatasetError(f"{folder} is not empty. Choose a new folder, so that nothing in it is lost.")
+        full = DatasetError(
+            _("{folder} is not empty. Choose a new folder, so that nothing in it is lost.", folder=folder)
+        )
         raise full.about("folder")
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)

@@ -44,6 +44,13 @@ def save_thumbnail(image: Image.Image, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def png_of(image: Image.Image) -> bytes:
+    """An image as the bytes of a PNG file."""
+    content = io.BytesIO()
+    image.save(content, format="PNG")
+    return content.getvalue()
+
+
 WHITE_LEVEL = 245
 BORDER_SHARE = 0.02
 TINY_SIDE = 8

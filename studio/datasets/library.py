@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from studio.core.errors import DatasetError
 from studio.core.files import read_file, write_atomically
+from studio.core.language import _
 from studio.core.paths import unreserved
 from studio.core.text import counted
 from studio.datasets.captions import name_of
@@ -58,7 +59,7 @@ class DatasetLibrary:
             DatasetError: where the name is not one that the library gives.
         """
         if not name or (name != safe_name(name) and name not in self.names()):  # made before a rule was
-            raise DatasetError(f"name must be letters, digits, spaces and . ( ) + - _, got {name!r}.")
+            raise DatasetError(_("name must be letters, digits, spaces and . ( ) + - _, got {name!r}.", name=name))
         return self.folder / name
 
     def free_name(self, wanted: str) -> str:
@@ -84,13 +85,16 @@ class DatasetLibrary:
         try:
             return DatasetRecipe.model_validate_json(read_file(path))
         except FileNotFoundError as error:
-            raise DatasetError(f"There is no dataset {name} any more. Open its folder again.") from error
+            raise DatasetError(_("There is no dataset {name} any more. Open its folder again.", name=name)) from error
         except ValidationError as error:
-            mistakes = counted(error.error_count(), "mistake")
-            raise DatasetError(
-                f"The recipe of {name} cannot be read ({path}: {mistakes}). Open the folder of its images again under "
-                "another name; the edits are in edits.jsonl beside the recipe."
-            ) from error
+            sentence = _(
+                "The recipe of {name} cannot be read ({path}: {mistakes}). Open the folder of its images again under "
+                "another name; the edits are in edits.jsonl beside the recipe.",
+                name=name,
+                path=path,
+                mistakes=counted(error.error_count(), "mistake", "mistakes"),
+            )
+            raise DatasetError(sentence) from error
 
     def save_recipe(self, name: str, recipe: DatasetRecipe) -> None:
         """Keep a recipe, new or changed.

@@ -1,7 +1,6 @@
 """An open dataset: its rows as they stand, checked in the background, changed by edits that are saved at once."""
 
 import hashlib
-import io
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -9,13 +8,14 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
 from studio.core.errors import DatasetError, PictureFileError, system_error_message
 from studio.core.files import write_atomically
+from studio.core.language import _, for_later, said
+from studio.core.text import counted
 from studio.datasets.captions import check_typed, guess_caption
 from studio.datasets.checker import PictureChecker
 from studio.datasets.edits import Edit, EditLog, FocusChange, SwitchChange, TextChange
+from studio.datasets.inspection import png_of
 from studio.datasets.query import DatasetQuery, RowPage, find_rows, take_page
 from studio.datasets.reading import read_source
 from studio.datasets.rows import Bucket, CountTokens, assign_bucket, buckets_for, make_row, take_rows
@@ -72,7 +72,8 @@ class OpenedDataset:
         self.name = name
         self.folder = folder
         self.recipe = recipe
-        self.reading: SourceReading = read_source(Path(recipe.source), recipe.layout, on_progress=on_progress)
+        with for_later():  # pages in several languages show it
+            self.reading: SourceReading = read_source(Path(recipe.source), recipe.layout, on_progress=on_progress)
         self.pictures = take_rows(self.reading.pictures, recipe)
         self.buckets: tuple[Bucket, ...] = buckets_for(recipe.resolution)
         self._count_tokens = count_tokens
@@ -111,7 +112,7 @@ class OpenedDataset:
         """How far the check is."""
         with self._lock:
             checked = sum(self._path_of(picture) in self._facts for picture in self.pictures)
-            return CheckProgress(checked, len(self.pictures), self._running, self._check_problem)
+            return CheckProgress(checked, len(self.pictures), self._running, said(self._check_problem))
 
     @property
     def rows(self) -> list[DatasetRow]:
@@ -183,9 +184,11 @@ class OpenedDataset:
                 self._stale.add(paths[path])
 
         try:
-            checker.check(missing, background=self.recipe.background, on_checked=take, stop=stop)
+            with for_later():
+                checker.check(missing, background=self.recipe.background, on_checked=take, stop=stop)
         except (OSError, sqlite3.Error, BrokenProcessPool) as error:
-            self._check_problem = system_error_message(error)
+            with for_later():
+                self._check_problem = system_error_message(error)
         finally:
             with self._lock:
                 self._running = False
@@ -199,7 +202,7 @@ class OpenedDataset:
             DatasetError: where no image has that key.
             OSError: where it cannot be saved; nothing is changed then.
         """
-        self.set_captions({key: caption}, what=f"caption of {key}")
+        self.set_captions({key: caption}, what=_("caption of {key}", key=key))
 
     def set_captions(self, captions: Mapping[str, str], *, what: str) -> int:
         """Change many captions at once, undone as one; those that stay the same are left out.
@@ -216,48 +219,42 @@ class OpenedDataset:
             for key, caption in captions.items():
                 row, wanted = self.row(key), check_typed(key, " ".join(caption.split()))
                 if wanted != row.caption:
-                    before = self._edits.captions.get(key)
-                    changes[key] = TextChange(before=before, after=wanted)
-            if changes:
-                self._apply(Edit(what=what, captions=changes))
-            return len(changes)
+                    changes[key] = TextChange(before=self._edits.captions.get(key), after=wanted)
+            return self._apply(Edit(what=what, captions=changes))
 
     def reset_captions(self, keys: Sequence[str]) -> int:
         """Give images the caption of their source again; how many changed."""
         with self._lock:
             edited = {key: self._edits.captions[key] for key in keys if key in self._edits.captions}
-            if edited:
-                changes = {key: TextChange(before=before, after=None) for key, before in edited.items()}
-                self._apply(Edit(what=f"restored the original caption of {len(edited):,}", captions=changes))
-            return len(edited)
+            changes = {key: TextChange(before=before, after=None) for key, before in edited.items()}
+            what = _("restored the original caption of {num_images:,}", num_images=len(edited))
+            return self._apply(Edit(what=what, captions=changes))
 
     def set_excluded(self, keys: Sequence[str], excluded: bool) -> int:
         """Take images out of training, or back in; how many changed."""
         with self._lock:
-            changes, words = self._switched(keys, excluded, self._edits.excluded)
-            if changes:
-                self._apply(Edit(what=f"{'excluded' if excluded else 'included'} {words}", excluded=changes))
-            return len(changes)
+            changes, images = self._switched(keys, excluded, self._edits.excluded)
+            what = _("excluded {images}", images=images) if excluded else _("included {images}", images=images)
+            return self._apply(Edit(what=what, excluded=changes))
 
     def set_starred(self, keys: Sequence[str], starred: bool) -> int:
         """Mark images, or take the mark back; how many changed."""
         with self._lock:
-            changes, words = self._switched(keys, starred, self._edits.starred)
-            if changes:
-                self._apply(Edit(what=f"{'starred' if starred else 'unstarred'} {words}", starred=changes))
-            return len(changes)
+            changes, images = self._switched(keys, starred, self._edits.starred)
+            what = _("starred {images}", images=images) if starred else _("unstarred {images}", images=images)
+            return self._apply(Edit(what=what, starred=changes))
 
     def _switched(self, keys: Sequence[str], on: bool, now: set[str]) -> tuple[dict[str, SwitchChange], str]:
         change = SwitchChange(before=not on, after=on)
         changes = {key: change for key in keys if self._picture(key) and (key in now) != on}
-        return changes, next(iter(changes)) if len(changes) == 1 else f"{len(changes):,} images"
+        return changes, next(iter(changes)) if len(changes) == 1 else counted(len(changes), "image", "images")
 
     def set_focus(self, key: str, focus: Focus | None) -> None:
         """Move an image's crop; None: back to the centre."""
         with self._lock:
             change = FocusChange(before=self._edits.focus.get(self._picture(key).key), after=focus)
             if change.before != change.after:
-                self._apply(Edit(what=f"crop of {key}", focus={key: change}))
+                self._apply(Edit(what=_("crop of {key}", key=key), focus={key: change}))
 
     def recode_caption(self, key: str) -> str:
         """Read a caption that is not UTF-8 in the encoding that fits it best, and keep it as an edit.
@@ -270,9 +267,9 @@ class OpenedDataset:
         """
         file = Path(self.recipe.source) / self._picture(key).caption_from
         if not self._picture(key).caption_from or not file.is_file():
-            raise DatasetError(f"{key} has no caption file to read again.")
+            raise DatasetError(_("{key} has no caption file to read again.", key=key))
         caption, encoding = guess_caption(file)
-        self.set_captions({key: caption}, what=f"caption of {key} read as {encoding}")
+        self.set_captions({key: caption}, what=_("caption of {key} read as {encoding}", key=key, encoding=encoding))
         return encoding
 
     def convert(self, key: str, checker: PictureChecker) -> Path:
@@ -286,12 +283,12 @@ class OpenedDataset:
         try:
             image = open_rgb(picture.path, background=self.recipe.background)
         except PictureFileError as error:
-            raise DatasetError(f"{key} cannot be converted: {error}") from error
+            raise DatasetError(_("{key} cannot be converted: {error}", key=key, error=error)) from error
         copy = self.folder / CONVERTED / _copy_name(key)
-        write_atomically(copy, _png(image))
+        write_atomically(copy, png_of(image))
         with self._lock:
             change = TextChange(before=self._edits.converted.get(key), after=copy.name)
-            self._apply(Edit(what=f"converted a copy of {key}", converted={key: change}))
+            self._apply(Edit(what=_("converted a copy of {key}", key=key), converted={key: change}))
         self.check(checker)
         return copy
 
@@ -309,9 +306,12 @@ class OpenedDataset:
             self._touch(edit.keys)
             return edit.what
 
-    def _apply(self, edit: Edit) -> None:
-        self._edits.apply(edit)
-        self._touch(edit.keys)
+    def _apply(self, edit: Edit) -> int:
+        """Make a change, unless it changes nothing; how many images it changes."""
+        if edit.keys:
+            self._edits.apply(edit)
+            self._touch(edit.keys)
+        return len(edit.keys)
 
     def _touch(self, keys: Sequence[str]) -> None:
         self._stale.update(key for key in keys if key in self._by_key)
@@ -319,7 +319,9 @@ class OpenedDataset:
 
     def _picture(self, key: str) -> SourcePicture:
         if key not in self._by_key:
-            raise DatasetError(f"The dataset {self.name} has no image {key}. Open it again to see what there is.")
+            raise DatasetError(
+                _("The dataset {name} has no image {key}. Open it again to see what there is.", name=self.name, key=key)
+            )
         return self._by_key[key]
 
     def _path_of(self, picture: SourcePicture) -> Path:
@@ -328,23 +330,18 @@ class OpenedDataset:
 
     def _make_row(self, picture: SourcePicture) -> DatasetRow:
         path = self._path_of(picture)
-        return make_row(
-            picture,
-            path=path,
-            recipe=self.recipe,
-            edits=self._edits,
-            facts=self._facts.get(path),
-            buckets=self.buckets,
-            count_tokens=self._count_tokens,
-        )
+        with for_later():
+            return make_row(
+                picture,
+                path=path,
+                recipe=self.recipe,
+                edits=self._edits,
+                facts=self._facts.get(path),
+                buckets=self.buckets,
+                count_tokens=self._count_tokens,
+            )
 
 
 def _copy_name(key: str) -> str:
     """Short enough for any file system, readable, and another one for every key."""
     return f"{PurePosixPath(key).stem[:40]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.png"
-
-
-def _png(image: Image.Image) -> bytes:
-    content = io.BytesIO()
-    image.save(content, format="PNG")
-    return content.getvalue()

@@ -4,44 +4,53 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, MaxLen
 from natsort import natsort_keygen
 from pydantic import Field
 
+from studio.core.language import N_, _, number
 from studio.core.settings import Settings
-from studio.datasets.source import DatasetRow
+from studio.datasets.source import YOUR_EDIT, DatasetRow
 
 SortName = Literal[
     "name", "caption", "longest caption", "shortest caption", "largest", "smallest", "least white border"
 ]
-SORT_NAMES: tuple[SortName, ...] = get_args(SortName)
+SORT_TITLES: dict[SortName, str] = {
+    "name": N_("name"),
+    "caption": N_("caption"),
+    "longest caption": N_("longest caption"),
+    "shortest caption": N_("shortest caption"),
+    "largest": N_("largest"),
+    "smallest": N_("smallest"),
+    "least white border": N_("least white border"),
+}
+SORT_NAMES = tuple(SORT_TITLES)
 
-ANY = "any"
-ANY_PROBLEM = "any problem"
-NO_PROBLEM = "no problem"
-NEEDS_FIXING = "needs fixing"
-EXCLUDED = "excluded"
-EDITED = "edited caption"
-NOT_CHECKED = "not checked yet"
-STARRED = "starred"
+ANY = N_("any")
+ANY_PROBLEM = N_("any problem")
+NO_PROBLEM = N_("no problem")
+NEEDS_FIXING = N_("needs fixing")
+EXCLUDED = N_("excluded")
+EDITED = N_("edited caption")
+NOT_CHECKED = N_("not checked yet")
+STARRED = N_("starred")
 STATES = (ANY, NEEDS_FIXING, ANY_PROBLEM, NO_PROBLEM, STARRED, EXCLUDED, EDITED, NOT_CHECKED)
-"""Filters besides the problems' own codes."""
-
+"""Filters besides the problems' own codes; these are known in English and shown in the reader's language."""
 
 NUM_BINS = 10
-EMPTY_VALUE = "(empty)"
+EMPTY_VALUE = N_("(empty)")
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 FacetName = Literal["bucket", "size", "length", "word", "brightness", "whiteness", "column"]
 FACET_TITLES: dict[FacetName, str] = {
-    "bucket": "Buckets (training sizes)",
-    "size": "Image sizes",
-    "length": "Words in a caption",
-    "word": "Most frequent words",
-    "brightness": "Brightness, 0 dark to 1 light",
-    "whiteness": "Share of the border that is white",
-    "column": "Column",
+    "bucket": N_("Buckets (training sizes)"),
+    "size": N_("Image sizes"),
+    "length": N_("Words in a caption"),
+    "word": N_("Most frequent words"),
+    "brightness": N_("Brightness, 0 dark to 1 light"),
+    "whiteness": N_("Share of the border that is white"),
+    "column": N_("Column"),
 }
 
 
@@ -55,22 +64,38 @@ def bin_of(share: float) -> int:
     return min(NUM_BINS - 1, int(share * NUM_BINS))
 
 
-def bin_words(number: int) -> str:
-    """`0.3 to 0.4`."""
+def bin_name(number: int) -> str:
+    """`0.3 to 0.4`, whatever the reader's language."""
     return f"{number / NUM_BINS:.1f} to {(number + 1) / NUM_BINS:.1f}"
 
 
 class Facet(Settings):
     """One bar of the statistics: the used images that it counts."""
 
-    name: FacetName = Field(description="What is counted.")
-    value: str = Field(max_length=2000, description="The bar's own name: `512 × 640`, `4 to 6`, `0.3 to 0.4`, `boots`.")
-    column: str = Field("", max_length=2000, description="Of the table, where that is what is counted.")
+    name: FacetName = Field(description=N_("What is counted."))
+    value: str = Field(
+        max_length=2000, description=N_("The bar's own name: `512 × 640`, `4 to 6`, `0.3 to 0.4`, `boots`.")
+    )
+    column: str = Field("", max_length=2000, description=N_("Of the table, where that is what is counted."))
 
     @property
     def title(self) -> str:
         """What its chart is called."""
-        return self.column if self.name == "column" else FACET_TITLES[self.name]
+        return self.column if self.name == "column" else _(FACET_TITLES[self.name])
+
+    @property
+    def label(self) -> str:
+        """What its bar is called: its value in the reader's language."""
+        if self.value == EMPTY_VALUE:
+            return _(EMPTY_VALUE)
+        low, to, high = self.value.partition(" to ")
+        if not to or self.name not in ("length", "brightness", "whiteness"):
+            return self.value
+        try:
+            form = ".0f" if self.name == "length" else ".1f"
+            return _("{low} to {high}", low=number(float(low), form), high=number(float(high), form))
+        except ValueError:
+            return self.value
 
     def has(self, row: DatasetRow, *, bucket_of: Callable[[DatasetRow], str]) -> bool:
         """Whether its bar counts an image."""
@@ -82,15 +107,15 @@ class Facet(Settings):
             case "size":
                 return f"{row.facts.width} × {row.facts.height}" == self.value
             case "length":
-                low, _, high = self.value.partition(" to ")
-                number = len(words_of(row.caption))
-                return low.isdecimal() and int(low) <= number <= int(high if high.isdecimal() else low)
+                low, __, high = self.value.partition(" to ")
+                num_words = len(words_of(row.caption))
+                return low.isdecimal() and int(low) <= num_words <= int(high if high.isdecimal() else low)
             case "word":
                 return self.value in words_of(row.caption)
             case "brightness":
-                return bin_words(bin_of(row.facts.brightness)) == self.value
+                return bin_name(bin_of(row.facts.brightness)) == self.value
             case "whiteness":
-                return bin_words(bin_of(row.facts.border_whiteness)) == self.value
+                return bin_name(bin_of(row.facts.border_whiteness)) == self.value
             case "column":
                 return (row.attributes.get(self.column) or EMPTY_VALUE) == self.value
 
@@ -98,17 +123,17 @@ class Facet(Settings):
 class DatasetQuery(Settings):
     """What the user asked to see."""
 
-    search: str = Field("", title="Search", description="Words in the caption or file name; all must match.")
-    problem: str = Field(ANY, title="State", description="A state, or the name of a problem.")
-    bucket: str = Field(ANY, title="Bucket", description="The size the image is trained at.")
-    column: str = Field(ANY, title="Column", description="A column of the table.")
-    value: str = Field(ANY, title="Value", description="A value of that column.")
+    search: str = Field("", title=N_("Search"), description=N_("Words in the caption or file name; all must match."))
+    problem: str = Field(ANY, title=N_("State"), description=N_("A state, or the name of a problem."))
+    bucket: str = Field(ANY, title=N_("Bucket"), description=N_("The size the image is trained at."))
+    column: str = Field(ANY, title=N_("Column"), description=N_("A column of the table."))
+    value: str = Field(ANY, title=N_("Value"), description=N_("A value of that column."))
     facets: Annotated[tuple[Facet, ...], MaxLen(20)] = Field(
-        (), title="Bars", description="Bars of the statistics; all must count an image."
+        (), title=N_("Bars"), description=N_("Bars of the statistics; all must count an image.")
     )
-    sort: SortName = Field("name", title="Order", description="Sort order.")
-    page: Annotated[int, Ge(1)] = Field(1, title="Page", description="From 1.")
-    per_page: Annotated[int, Ge(1), Le(500)] = Field(60, title="Images a page", description="At most 500.")
+    sort: SortName = Field("name", title=N_("Order"), description=N_("Sort order."))
+    page: Annotated[int, Ge(1)] = Field(1, title=N_("Page"), description=N_("From 1."))
+    per_page: Annotated[int, Ge(1), Le(500)] = Field(60, title=N_("Images a page"), description=N_("At most 500."))
 
 
 @dataclass(frozen=True)
@@ -183,7 +208,7 @@ def _has_state(row: DatasetRow, state: str) -> bool:
     if state == NO_PROBLEM:
         return row.facts is not None and not row.problems
     if state == EDITED:
-        return row.caption_from == "your edit"
+        return row.caption_from == YOUR_EDIT
     if state == NOT_CHECKED:
         return row.facts is None
     return any(problem.code == state for problem in row.problems)

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
+from studio.core.language import N_, _
 from studio.datasets.captions import find_captions, read_caption
 from studio.datasets.source import (
     LayoutChoice,
@@ -41,15 +42,17 @@ def read_sidecars(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
         problems = [*reading.problems]
         if len(files) > 1:
             others = ", ".join(files[1:])
-            problems.append(_note("two captions", f"{file} is used; {others} is not. Delete the one that is wrong."))
+            sentence = _("{file} is used; {others} is not. Delete the one that is wrong.", file=file, others=others)
+            problems.append(_note(N_("two captions"), sentence))
         if num_pictures[file] > 1:
-            problems.append(_note("shared caption", f"{file} belongs to {num_pictures[file]} images."))
+            sentence = _("{file} belongs to {num_images} images.", file=file, num_images=num_pictures[file])
+            problems.append(_note(N_("shared caption"), sentence))
         pictures.append(
             SourcePicture(key, walk.path(key), caption=reading.text, caption_from=file, problems=tuple(problems))
         )
     lone = [file for file in walk.captions if file not in num_pictures]
-    sentence = "No image has this caption's name, so it is not used."
-    return pictures, [SkippedFile(name=file, problem=_note("caption without an image", sentence)) for file in lone]
+    sentence = _("No image has this caption's name, so it is not used.")
+    return pictures, [SkippedFile(name=file, problem=_note(N_("caption without an image"), sentence)) for file in lone]
 
 
 def read_kohya(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
@@ -63,20 +66,24 @@ def read_kohya(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
     for picture in pictures:
         top = PurePosixPath(picture.key).parts[0]
         if top.lower() in REGULARISATION:
-            sentence = (
-                "A regularisation image (it keeps what the model knew): not part of the dataset itself. Open "
-                f"{top} as a separate dataset, then select it under Regularisation images on the Training tab."
+            sentence = _(
+                "A regularisation image (it keeps what the model knew): not part of the dataset "
+                "itself. Open {folder} as a separate dataset, then select it under Regularisation "
+                "images on the Training tab.",
+                folder=top,
             )
-            skipped_files.append(SkippedFile(name=picture.key, problem=_note("regularisation", sentence)))
+            skipped_files.append(SkippedFile(name=picture.key, problem=_note(N_("regularisation"), sentence)))
             continue
         if is_project and top.lower() in _PROJECT_OUTPUT:
-            sentence = f"It lies in {top}, where kohya_ss puts what it makes: not part of the dataset."
-            skipped_files.append(SkippedFile(name=picture.key, problem=_note("output of kohya_ss", sentence)))
+            sentence = _("It lies in {folder}, where kohya_ss puts what it makes: not part of the dataset.", folder=top)
+            skipped_files.append(SkippedFile(name=picture.key, problem=_note(N_("output of kohya_ss"), sentence)))
             continue
         match = _repeats_of(picture.key)
         if match is None:
-            sentence = "It lies in no folder with a number (10_shoe), so it would not be trained on. Move it into one."
-            problem = Problem(code="outside of repeats", severity="reject", sentence=sentence)
+            sentence = _(
+                "It lies in no folder with a number (10_shoe), so it would not be trained on. Move it into one."
+            )
+            problem = Problem(code=N_("outside of repeats"), severity="reject", sentence=sentence)
             skipped_files.append(SkippedFile(name=picture.key, problem=problem))
             continue
         words = " ".join(match[2].split())
@@ -86,9 +93,9 @@ def read_kohya(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
                 picture.key,
                 picture.path,
                 caption=picture.caption if own else words,
-                caption_from=picture.caption_from if own else f"the folder {match[0]}",
+                caption_from=picture.caption_from if own else _("the folder {name}", name=match[0]),
                 repeats=int(match[1]),
-                problems=(*picture.problems, *(_NO_REPEATS if int(match[1]) == 0 else ())),
+                problems=(*picture.problems, *([] if int(match[1]) else [_no_repeats()])),
             )
         )
     return taken, skipped_files
@@ -114,14 +121,9 @@ def _note(code: str, sentence: str) -> Problem:
     return Problem(code=code, severity="note", sentence=sentence)
 
 
-_NO_REPEATS = (
-    Problem(
-        code="no repeats",
-        severity="reject",
-        sentence="Its folder's name asks for 0 repeats, so it is never trained on. Rename the folder.",
-        remedies=("exclude",),
-    ),
-)
+def _no_repeats() -> Problem:
+    sentence = _("Its folder's name asks for 0 repeats, so it is never trained on. Rename the folder.")
+    return Problem(code=N_("no repeats"), severity="reject", sentence=sentence, remedies=("exclude",))
 
 
 def read_source(folder: Path, choice: LayoutChoice, *, on_progress: OnProgress | None = None) -> SourceReading:
@@ -144,11 +146,11 @@ def read_source(folder: Path, choice: LayoutChoice, *, on_progress: OnProgress |
             recognised=recognised,
             pictures=tuple(pictures),
             tables=tuple(walk.tables),
-            skipped_files=(*skipped_files, *unused_tables(tables, (), "The layout reads no table.")),
+            skipped_files=(*skipped_files, *unused_tables(tables, (), _("The layout reads no table."))),
         )
     else:
         reading = read_by_table(tables, layout, choice, recognised)
-    others = _unused(walk.others, "other file", "It is neither an image nor a caption, so it is not used.")
+    others = _unused(walk.others, N_("other file"), _("It is neither an image nor a caption, so it is not used."))
     return SourceReading(**{**vars(reading), "skipped_files": (*walk.skipped_files, *reading.skipped_files, *others)})
 
 

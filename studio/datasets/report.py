@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from studio.core.errors import DatasetError, PictureFileError
+from studio.core.language import N_, _, ngettext
 from studio.core.records import Record
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.query import EMPTY_VALUE, NUM_BINS, bin_of, words_of
@@ -145,18 +146,18 @@ def summarise(rows: Sequence[DatasetRow], *, bucket_of: Callable[[DatasetRow], s
         bucket_of: a row's bucket in words; "" where it has none.
     """
     used = [(row, row.facts) for row in rows if row.is_used and row.facts is not None]
-    words = [words_of(row.caption) for row, _ in used]
-    columns = dict.fromkeys(column for row, _ in used for column in row.attributes)
+    words = [words_of(row.caption) for row, __ in used]
+    columns = dict.fromkeys(column for row, __ in used for column in row.attributes)
     return DatasetStatistics(
         num_pictures=len(used),
-        sizes=_counts((f"{facts.width} × {facts.height}" for _, facts in used), NUM_SIZES),
-        buckets=_counts((bucket_of(row) for row, _ in used), NUM_SIZES * 2),
+        sizes=_counts((f"{facts.width} × {facts.height}" for __, facts in used), NUM_SIZES),
+        buckets=_counts((bucket_of(row) for row, __ in used), NUM_SIZES * 2),
         caption_words=tuple(sorted(Counter(map(len, words)).items())),
         words=_counts((word for caption in words for word in set(caption)), NUM_WORDS),
-        brightness=_bins([facts.brightness for _, facts in used]),
-        border_whiteness=_bins([facts.border_whiteness for _, facts in used]),
+        brightness=_bins([facts.brightness for __, facts in used]),
+        border_whiteness=_bins([facts.border_whiteness for __, facts in used]),
         columns={
-            column: _counts((row.attributes.get(column) or EMPTY_VALUE for row, _ in used), NUM_VALUES)
+            column: _counts((row.attributes.get(column) or EMPTY_VALUE for row, __ in used), NUM_VALUES)
             for column in columns
             if column.lower() not in ("id", "file_name")  # a name each: No statistics yet
         },
@@ -166,7 +167,7 @@ def summarise(rows: Sequence[DatasetRow], *, bucket_of: Callable[[DatasetRow], s
 def _counts(names: Iterable[str], num_listed: int) -> Counts:
     counts = Counter(names)
     listed = counts.most_common(num_listed)
-    return Counts(tuple(listed), counts.total() - sum(number for _, number in listed))
+    return Counts(tuple(listed), counts.total() - sum(number for __, number in listed))
 
 
 def _bins(shares: Sequence[float]) -> tuple[int, ...]:
@@ -174,9 +175,10 @@ def _bins(shares: Sequence[float]) -> tuple[int, ...]:
     return tuple(counts[i] for i in range(NUM_BINS))
 
 
-WHY_NO_FLIP = (
-    "Mirroring images (flip augmentation) is off, and should stay so where left and right matter: lettering, logos, "
-    "the side from which a product is shown. It can be switched on for a training."
+WHY_NO_FLIP = N_(
+    "Mirroring images (flip augmentation) is off, and should stay so where left and "
+    "right matter: lettering, logos, the side from which a product is shown. It can be "
+    "switched on for a training."
 )
 
 
@@ -236,21 +238,26 @@ class DatasetReport(Record):
     @property
     def how_many(self) -> str:
         """How the number that training will use comes about, in a sentence."""
-        steps = [f"{self.num_found + self.num_without_row:,} found"]
+        steps = [_("{num_found:,} found", num_found=self.num_found + self.num_without_row)]
         if self.num_without_row:
-            steps.append(f"{self.num_without_row:,} without a row in the table")
+            steps.append(_("{num_without_row:,} without a row in the table", num_without_row=self.num_without_row))
         if self.num_taken != self.num_found:
-            steps.append(f"{self.num_found - self.num_taken:,} not among the chosen rows")
-        for number, why in (
-            (self.num_rejected, f"that {'needs' if self.num_rejected == 1 else 'need'} fixing first"),
-            (self.num_excluded, "excluded by you"),
-            (self.num_unchecked, "not checked yet"),
-        ):
-            if number:
-                steps.append(f"{number:,} {why}")
-        total = f"{self.num_used:,} will be trained on"
-        if self.num_shown != self.num_used:
-            total += f", shown {self.num_shown:,} times an epoch with their repeats"
+            num_others = self.num_found - self.num_taken
+            steps.append(_("{num_others:,} not among the chosen rows", num_others=num_others))
+        if num := self.num_rejected:
+            steps.append(ngettext("{num:,} that needs fixing first", "{num:,} that need fixing first", num, num=num))
+        if self.num_excluded:
+            steps.append(_("{num_excluded:,} excluded by you", num_excluded=self.num_excluded))
+        if self.num_unchecked:
+            steps.append(_("{num_unchecked:,} not checked yet", num_unchecked=self.num_unchecked))
+        if self.num_shown == self.num_used:
+            total = _("{num_used:,} will be trained on", num_used=self.num_used)
+        else:
+            total = _(
+                "{num_used:,} will be trained on, shown {num_shown:,} times an epoch with their repeats",
+                num_used=self.num_used,
+                num_shown=self.num_shown,
+            )
         return " − ".join(steps) + f" = {total}."
 
 
@@ -259,16 +266,16 @@ def make_report(dataset: OpenedDataset) -> DatasetReport:
     rows = dataset.rows
     used = [row for row in rows if row.is_used]
     search = find_duplicates([row for row in rows if not row.excluded])
-    left_out = (
-        f"{search.num_left_out:,} more pairs look alike than are listed: exclude some, then look again."
-        if search.num_left_out
-        else ""
-    )
-    warnings = [sentence for sentence in (captions_all_alike(rows), dataset.progress.problem, left_out) if sentence]
+    warnings = [captions_all_alike(rows), dataset.progress.problem]
+    if search.num_left_out:
+        sentence = _(
+            "{num:,} more pairs look alike than are listed: exclude some, then look again.", num=search.num_left_out
+        )
+        warnings.append(sentence)
     return DatasetReport(
         source=dataset.recipe.source,
-        layout=LAYOUT_TITLES[dataset.reading.layout],
-        other_layouts=tuple(LAYOUT_TITLES[n] for n in dataset.reading.recognised if n != dataset.reading.layout),
+        layout=_(LAYOUT_TITLES[dataset.reading.layout]),
+        other_layouts=tuple(_(LAYOUT_TITLES[n]) for n in dataset.reading.recognised if n != dataset.reading.layout),
         num_found=len(dataset.reading.pictures),
         num_taken=len(rows),
         num_unchecked=sum(row.facts is None and not row.excluded and not row.is_rejected for row in rows),
@@ -282,7 +289,7 @@ def make_report(dataset: OpenedDataset) -> DatasetReport:
         duplicates=tuple(
             Duplicate(first=p.first_key, second=p.second_key, exact=p.exact, distance=p.distance) for p in search.pairs
         ),
-        warnings=tuple(warnings),
+        warnings=tuple(filter(None, warnings)),
         num_without_row=num_without_row(dataset.skipped_files),
     )
 
@@ -298,14 +305,15 @@ def add_masks(report: DatasetReport, dataset: OpenedDataset, folder: str) -> Dat
     try:
         entries = with_masks(make_snapshot(dataset.name, dataset.recipe, dataset.rows), folder).entries
     except DatasetError as error:
-        entries, lost = (), [_rejected(folder, "no masks", str(error))]
+        entries, lost = (), [_rejected(folder, N_("no masks"), str(error))]
     for entry in entries:
         if entry.mask is None:
             continue
         try:
             grey = open_rgb(Path(entry.mask.path), background=MASK_BACKGROUND).convert("L")
         except PictureFileError as error:
-            lost.append(_rejected(entry.mask.path, "mask unreadable", f"The mask of {entry.key}: {error}"))
+            sentence = _("The mask of {key}: {error}", key=entry.key, error=error)
+            lost.append(_rejected(entry.mask.path, N_("mask unreadable"), sentence))
         else:
             seen.append(see_mask(entry.key, (entry.width, entry.height), grey))
     notes = (*fitting_notes([(entry.key, entry.mask) for entry in entries]), *mask_notes(seen))

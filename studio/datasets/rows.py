@@ -6,17 +6,23 @@ The rule is sd-scripts': for a target area and a step, every width has the heigh
 image takes the bucket with the least aspect error, is scaled to cover it, cut at its centre, and never enlarged.
 
 From what was found, edited and checked to rows: which caption counts, and what is wrong with each.
+
+Captions from the columns of a table: `{baseColour} {articleType}`. The substitution is our own: `str.format` would let
+a template reach into objects.
 """
 
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from studio.datasets.captions import fill_template
+from studio.core.errors import DatasetError
+from studio.core.language import N_, _
+from studio.datasets.captions import tidy
 from studio.datasets.edits import EditLog
-from studio.datasets.source import DatasetRecipe, DatasetRow, Focus, SourcePicture
+from studio.datasets.source import YOUR_EDIT, DatasetRecipe, DatasetRow, Focus, SourcePicture
 from studio.images.records import PictureFacts, Problem
 
 SMALL_RESOLUTION = 256
@@ -127,6 +133,70 @@ def _crop(width: int, height: int, bucket: Bucket, focus: Focus) -> tuple[int, i
     return left, top, left + kept_width, top + kept_height
 
 
+_PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_NO_VALUES = frozenset({"", "na", "n/a", "nan", "none", "null", "-"})
+_OPEN, _CLOSE = "\ue000", "\ue001"  # stand for braces meant literally, and for those in values
+
+
+def columns_of(template: str) -> tuple[str, ...]:
+    """The columns that a template names, in its order.
+
+    Raises:
+        DatasetError: where a brace is not closed, or stands for nothing.
+    """
+    names = []
+    for match in _PIECE.finditer(template):
+        if match.group() in ("{", "}"):
+            raise DatasetError(
+                _(
+                    "template has a single {brace} at character {place}. Write {{column}} for a column, "
+                    "or {double} for the brace itself.",
+                    brace=match.group(),
+                    place=match.start() + 1,
+                    double=match.group() * 2,
+                )
+            ).about("template")
+        if match.group(1) is not None:
+            names.append(match.group(1).strip())
+    return tuple(dict.fromkeys(names))
+
+
+def check_template(template: str, columns: Sequence[str]) -> None:
+    """See that every column of the template is there.
+
+    Raises:
+        DatasetError: naming the first that is not, and those that are.
+    """
+    for name in columns_of(template):
+        if name not in columns:
+            words = _(
+                "template names the column {name!r}, which is not there. Available: {available}.",
+                name=name,
+                available=", ".join(columns),
+            )
+            raise DatasetError(words).about("template")
+
+
+def fill_template(template: str, attributes: Mapping[str, str]) -> str:
+    """The caption of one row. What is missing leaves no gap: no double space, no stray comma, no empty brackets.
+
+    Raises:
+        DatasetError: where the template is wrong, or names a column that the row does not have.
+    """
+    check_template(template, tuple(attributes))
+
+    def fill(match: re.Match[str]) -> str:
+        if match.group() == "{{":
+            return _OPEN
+        if match.group() == "}}":
+            return _CLOSE
+        value = attributes[match.group(1).strip()].strip()
+        value = "" if value.lower() in _NO_VALUES else value
+        return value.replace("{", _OPEN).replace("}", _CLOSE)
+
+    return tidy(_PIECE.sub(fill, template)).replace(_OPEN, "{").replace(_CLOSE, "}")
+
+
 MAX_TOKENS = 75  # of CLIP's 77, two mark the beginning and the end
 EXTREME_ASPECT = 2.5  # of the longer side to the shorter: the centre crop then loses most of the image
 
@@ -142,13 +212,13 @@ def take_rows(pictures: Sequence[SourcePicture], recipe: DatasetRecipe) -> list[
 def caption_of(picture: SourcePicture, recipe: DatasetRecipe, edits: EditLog) -> tuple[str, str]:
     """The caption that counts, and who said it: the user, else the template, else the source, else the recipe."""
     if picture.key in edits.captions:
-        return edits.captions[picture.key], "your edit"
+        return edits.captions[picture.key], YOUR_EDIT
     if recipe.template and picture.attributes:
-        return fill_template(recipe.template, picture.attributes), "the template"
+        return fill_template(recipe.template, picture.attributes), N_("the template")
     if picture.caption:
         return picture.caption, picture.caption_from
     if recipe.default_caption.strip():
-        return " ".join(recipe.default_caption.split()), "the caption for images without one"
+        return " ".join(recipe.default_caption.split()), N_("the caption for images without one")
     return picture.caption or "", picture.caption_from
 
 
@@ -171,7 +241,7 @@ def make_row(
     if caption:
         found += _length_problems(caption, count_tokens)
     elif not any(problem.code.startswith("caption") for problem in of_source):
-        found.append(_MISSING if picture.caption is None and not fixed else _EMPTY)
+        found.append(_no_caption() if picture.caption is None and not fixed else _empty_caption())
     if facts is not None and facts.is_usable:
         found += _size_problems(facts, recipe, buckets)
     return DatasetRow(
@@ -192,11 +262,13 @@ def make_row(
 def _length_problems(caption: str, count_tokens: CountTokens) -> list[Problem]:
     # A token has at least one character, so short captions need no counting.
     if len(caption) > MAX_TOKENS and (tokens := count_tokens(caption)) > MAX_TOKENS:
-        sentence = (
-            f"The caption has {tokens} tokens, and the text encoder reads {MAX_TOKENS} at a time: what is past them is "
-            "not learned. Shorten it, with the most important words first."
+        sentence = _(
+            "The caption has {tokens} tokens, and the text encoder reads {limit} at a time: "
+            "what is past them is not learned. Shorten it, with the most important words first.",
+            tokens=tokens,
+            limit=MAX_TOKENS,
         )
-        return [Problem(code="caption too long", severity="note", sentence=sentence)]
+        return [Problem(code=N_("caption too long"), severity="note", sentence=sentence)]
     return []
 
 
@@ -205,28 +277,25 @@ def _size_problems(facts: PictureFacts, recipe: DatasetRecipe, buckets: Sequence
     fit = assign_bucket(facts.width, facts.height, buckets)
     problems = []
     if fit.too_small:
-        problems.append(
-            Problem(
-                code="too small",
-                severity="note",
-                sentence=f"{facts.width} × {facts.height} pixels are fewer than training at {recipe.resolution} wants, "
-                "so little can be learned from it. Use a larger copy, or a smaller resolution.",
-                remedies=("exclude",),
-            )
+        sentence = _(
+            "{width} × {height} pixels are fewer than training at {resolution} wants, so little "
+            "can be learned from it. Use a larger copy, or a smaller resolution.",
+            width=facts.width,
+            height=facts.height,
+            resolution=recipe.resolution,
         )
+        problems.append(Problem(code=N_("too small"), severity="note", sentence=sentence, remedies=("exclude",)))
     longer, shorter = max(facts.width, facts.height), min(facts.width, facts.height)
     if longer > EXTREME_ASPECT * shorter:
         left, top, right, bottom = fit.crop
         kept = (right - left) * (bottom - top) / (facts.width * facts.height)
-        problems.append(
-            Problem(
-                code="extreme shape",
-                severity="note",
-                sentence=f"It is {longer / shorter:.1f} times as long as wide; its bucket keeps {kept:.0%} of it. Cut "
-                "it to what matters, or leave it out.",
-                remedies=("exclude",),
-            )
+        sentence = _(
+            "It is {times:.1f} times as long as wide; its bucket keeps {share:.0%} of it. Cut it to what matters, or "
+            "leave it out.",
+            times=longer / shorter,
+            share=kept,
         )
+        problems.append(Problem(code=N_("extreme shape"), severity="note", sentence=sentence, remedies=("exclude",)))
     return problems
 
 
@@ -235,22 +304,27 @@ def captions_all_alike(rows: Sequence[DatasetRow]) -> str:
     used = [row.caption for row in rows if row.is_used]
     if len(used) < 2:
         return ""
-    caption, count = Counter(used).most_common(1)[0]
-    if count < 0.95 * len(used) or not caption:
+    caption, num_same = Counter(used).most_common(1)[0]
+    if num_same < 0.95 * len(used) or not caption:
         return ""
-    return (
-        f"{count:,} of {len(used):,} captions are the same: “{caption[:80]}”. Nothing but that text is learned then; "
-        "say in each what differs from image to image."
+    return _(
+        "{num_same:,} of {num_used:,} captions are the same: “{caption}”. Nothing but that text "
+        "is learned then; say in each what differs from image to image.",
+        num_same=num_same,
+        num_used=len(used),
+        caption=caption[:80],
     )
 
 
-_MISSING = Problem(
-    code="caption missing",
-    severity="note",
-    sentence="It has no caption, so it is learned for empty prompts. Type one, or set a caption for all without one.",
-)
-_EMPTY = Problem(
-    code="caption empty",
-    severity="note",
-    sentence="Its caption is empty, so it is learned for empty prompts. Type one, or set one for all that have none.",
-)
+def _no_caption() -> Problem:
+    sentence = _(
+        "It has no caption, so it is learned for empty prompts. Type one, or set a caption for all without one."
+    )
+    return Problem(code=N_("caption missing"), severity="note", sentence=sentence)
+
+
+def _empty_caption() -> Problem:
+    sentence = _(
+        "Its caption is empty, so it is learned for empty prompts. Type one, or set one for all that have none."
+    )
+    return Problem(code=N_("caption empty"), severity="note", sentence=sentence)

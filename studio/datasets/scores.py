@@ -12,6 +12,7 @@ import numpy as np
 
 from studio.core.errors import DatasetError, PictureFileError
 from studio.core.files import open_file, without_marks
+from studio.core.language import _
 from studio.core.paths import UserData, leads_out, typed_path
 from studio.core.records import Record
 from studio.datasets.library import DatasetLibrary
@@ -37,10 +38,10 @@ def nearest_index(dataset: str, user_data: UserData, *, report: Callable[[str], 
     """
     recipe = _recipe_of(dataset, user_data)
     pictures = take_rows(read_source(Path(recipe.source), recipe.layout).pictures, recipe)
-    report(f"Looking at {len(pictures):,} training images …")
+    report(_("Looking at {num_pictures:,} training images …", num_pictures=len(pictures)))
     index = NearestIndex.build([picture.path for picture in pictures], background=recipe.background)
     for file in index.unreadable:
-        report(f"{file.name} of the dataset is left out: {file.reason}")
+        report(_("{name} of the dataset is left out: {reason}", name=file.name, reason=file.reason))
     return index
 
 
@@ -51,8 +52,12 @@ def _recipe_of(dataset: str, user_data: UserData) -> DatasetRecipe:
     library = DatasetLibrary(user_data.datasets)
     name = library.known_name(dataset)
     if name is None:
-        known = ", ".join(library.names()) or "none yet"
-        raise DatasetError(f"dataset must be a folder or the name of a dataset ({known}), got {dataset!r}.")
+        sentence = _(
+            "dataset must be a folder or the name of a dataset ({names}), got {dataset!r}.",
+            names=", ".join(library.names()) or _("none yet"),
+            dataset=dataset,
+        )
+        raise DatasetError(sentence)
     return library.recipe(name)
 
 

@@ -1,27 +1,27 @@
 """The open datasets, and the checks that run on them. Which of them a page shows is its own choice (`Selection`)."""
 
 import copy
-import re
 import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.core.errors import DatasetError, StudioError, system_error_message
+from studio.core.errors import DatasetError, StudioError, error_message
 from studio.core.files import read_text, remove_uploads, write_atomically
+from studio.core.language import _, for_later, said
 from studio.core.paths import UserData, typed_path
 from studio.core.records import Record
+from studio.core.text import counted
 from studio.datasets.checker import PictureChecker
 from studio.datasets.library import FILES, DatasetLibrary, HeldDataset, HeldDatasets
 from studio.datasets.opened import CheckProgress, OpenedDataset
 from studio.datasets.rows import CountTokens
 from studio.datasets.source import DatasetRecipe, DatasetRow
-from studio.datasets.upload import NOT_TAKEN, DroppedFile, common_folder, keep_not_taken, take_files
-from studio.datasets.walk import OnProgress, file_problem, folder_problem
+from studio.datasets.upload import NOT_TAKEN, DroppedFile, common_folder, keep_not_taken, only_folder, take_files
+from studio.datasets.walk import OnProgress
 
 LAST_OPENED = "last-opened.txt"
-_REPEATS = re.compile(r"\d+_")  # a kohya folder counts only below the source
 
 Stamp = tuple[int, int]
 """When a caption was read: which opening of a dataset, which change since. A later one is greater."""
@@ -73,6 +73,7 @@ class DatasetSession:
 
     Attributes:
         name: of the dataset that `opened` and all changes are about; "" for the one that was opened last.
+        count_tokens: how many tokens a caption has.
     """
 
     def __init__(self, user_data: UserData, *, count_tokens: CountTokens) -> None:
@@ -82,7 +83,7 @@ class DatasetSession:
         self._checker = PictureChecker(user_data.cache / "picture-checks.db", self.thumbnails)
         # What follows is shared by the sessions of all pages: see `of`.
         self._held = HeldDatasets(self._checker)
-        self._count_tokens = count_tokens
+        self.count_tokens = count_tokens
         self._lock = threading.Lock()
         self._reading = threading.RLock()  # held while a source is read: a caption saved meanwhile would be missed
         self._latest: dict[tuple[str, str], TypedCaption] = {}
@@ -102,10 +103,10 @@ class DatasetSession:
             DatasetError: where it shows none, or that one is gone or cannot be read.
         """
         if not name:
-            raise DatasetError("No dataset is open. Drop a folder, or type its path.")
+            raise DatasetError(_("No dataset is open. Drop a folder, or type its path."))
         self.library.recipe(name)  # raises where it is gone
         page = self.of(name)
-        _ = page.opened  # read here, so that no handler finds later that it cannot be
+        __ = page.opened  # read here, so that no handler finds later that it cannot be
         return page
 
     @property
@@ -113,15 +114,15 @@ class DatasetSession:
         """What the page must follow. A dataset that is not in memory, as after a restart, is read meanwhile."""
         held = self._find()
         if held is not None:
-            version = f"{held.number}-{held.dataset.version}"
-            return SessionView(held.dataset.name, version, held.dataset.progress)
+            dataset = held.dataset
+            return SessionView(dataset.name, f"{held.number}-{dataset.version}", dataset.progress)
         with self._lock:
             problem = self._problems.get(self.name, "")
             if self.name and not problem and self.name not in self._opening:
                 self._opening.add(self.name)
                 threading.Thread(target=self._open_again, name="dataset", daemon=True).start()
             opening = self.name if self.name in self._opening else ""
-            return SessionView(version=f"none-{self.name}", problem=problem, opening=opening)
+            return SessionView(version=f"none-{self.name}", problem=said(problem), opening=opening)
 
     @property
     def opened(self) -> OpenedDataset:
@@ -134,7 +135,7 @@ class DatasetSession:
         if held is not None:
             return held.dataset
         if not self.name:
-            raise DatasetError("No dataset is open. Drop a folder, or type its path.")
+            raise DatasetError(_("No dataset is open. Drop a folder, or type its path."))
         with self._reading:
             held = self._find()
             return held.dataset if held else self._read(self.name, is_last=False)
@@ -158,7 +159,7 @@ class DatasetSession:
         try:
             self.open_name(read_text(last, errors="replace").strip())
         except (StudioError, OSError) as error:
-            self._problems[""] = _sentence(error)
+            self._problems[""] = error_message(error)
 
     def show(self, name: str) -> OpenedDataset:
         """A dataset of the library, which is the one opened last from now on; it is not read again where it is open.
@@ -201,10 +202,12 @@ class DatasetSession:
             DatasetError: where it is not a folder, or holds nothing that could be a dataset.
         """
         if not typed.strip():
-            raise DatasetError("Type the path of a folder, or drop one.")
+            raise DatasetError(_("Type the path of a folder, or drop one."))
         source = typed_path(typed)
         if not source.is_absolute():
-            raise DatasetError(f"Type the whole path, from the beginning: {typed.strip()!r} is only a part of one.")
+            raise DatasetError(
+                _("Type the whole path, from the beginning: {typed!r} is only a part of one.", typed=typed.strip())
+            )
         source = source.resolve()
         known = self.library.name_of_source(source)
         if known is None:
@@ -221,12 +224,12 @@ class DatasetSession:
             OSError: where the disk is full; nothing is kept then.
         """
         if not files:
-            raise DatasetError("Nothing arrived. Drop a folder, images or a zip.")
+            raise DatasetError(_("Nothing arrived. Drop a folder, images or a zip."))
         name = self.library.free_name(common_folder(files))
         source = self.library.place(name) / FILES
         try:
             not_taken = take_files(files, source, uploads=uploads)
-            self._create(name, DatasetRecipe(source=str(_only_folder(source))))
+            self._create(name, DatasetRecipe(source=str(only_folder(source))))
             keep_not_taken(self.library.place(name) / NOT_TAKEN, not_taken)
         except (DatasetError, OSError):
             shutil.rmtree(self.library.place(name))  # copies only: what was dropped is still where it was
@@ -243,8 +246,7 @@ class DatasetSession:
         """
         with self._reading:
             before = self.opened
-            place = self.library.place(before.name)
-            opened = OpenedDataset(before.name, place, recipe, count_tokens=self._count_tokens)
+            opened = OpenedDataset(before.name, before.folder, recipe, count_tokens=self.count_tokens)
             self.library.save_recipe(before.name, recipe)
             self._put(opened, is_last=True)
         return opened
@@ -272,10 +274,6 @@ class DatasetSession:
             stamp = page.stamp
             return opened.row(typed.key), stamp
 
-    def count_tokens(self, caption: str) -> int:
-        """How many tokens a caption has."""
-        return self._count_tokens(caption)
-
     def check(self) -> None:
         """Look at whatever of the dataset was not looked at yet, in the background."""
         held = self._find()
@@ -294,14 +292,14 @@ class DatasetSession:
     def _create(self, name: str, recipe: DatasetRecipe, on_progress: OnProgress | None = None) -> str:
         """Save a new dataset, once it has been seen that its source can be read."""
         reading = OpenedDataset(
-            name, self.library.place(name), recipe, count_tokens=self._count_tokens, on_progress=on_progress
+            name, self.library.place(name), recipe, count_tokens=self.count_tokens, on_progress=on_progress
         ).reading
         if not reading.pictures:
-            lost = next((left for left in reading.skipped_files if left.problem.severity == "reject"), None)
-            raise DatasetError(
-                f"There is no image in {recipe.source} ({len(reading.skipped_files):,} other files). "
-                + (f"{lost.name}: {lost.problem.sentence}" if lost else "Choose a folder with PNG, JPEG or WebP files.")
-            )
+            bad = next((left for left in reading.skipped_files if left.problem.severity == "reject"), None)
+            others = counted(len(reading.skipped_files), "other file", "other files")
+            sentence = _("There is no image in {source} ({others}).", source=recipe.source, others=others)
+            why = f"{bad.name}: {bad.problem.sentence}" if bad else _("Choose a folder with PNG, JPEG or WebP files.")
+            raise DatasetError(f"{sentence} {why}")
         self.library.save_recipe(name, recipe)
         return name
 
@@ -311,18 +309,19 @@ class DatasetSession:
     def _open_again(self) -> None:
         """Read the dataset that a page shows and that is not in memory; runs in its own thread."""
         problem = ""
-        try:
-            _ = self.opened
-        except (StudioError, OSError) as error:
-            problem = _sentence(error)
-        finally:
-            with self._lock:  # a look sees both, or neither
-                self._problems[self.name] = problem
-                self._opening.discard(self.name)
+        with for_later():
+            try:
+                __ = self.opened
+            except (StudioError, OSError) as error:
+                problem = error_message(error)
+            finally:
+                with self._lock:  # a look sees both, or neither
+                    self._problems[self.name] = problem
+                    self._opening.discard(self.name)
 
     def _read(self, name: str, *, is_last: bool) -> OpenedDataset:
         with self._reading:
-            opened = self.library.open(name, count_tokens=self._count_tokens)
+            opened = self.library.open(name, count_tokens=self.count_tokens)
             self._put(opened, is_last=is_last)
         return opened
 
@@ -335,15 +334,3 @@ class DatasetSession:
         self._problems.pop(name, None)
         self._problems.pop("", None)
         write_atomically(self.library.folder / LAST_OPENED, name.encode())
-
-
-def _sentence(error: StudioError | OSError) -> str:
-    return str(error) if isinstance(error, StudioError) else system_error_message(error)
-
-
-def _only_folder(folder: Path) -> Path:
-    """The one folder that is all there is in it, where that is so: what was dropped had a name of its own."""
-    entries = [entry for entry in folder.iterdir() if not (folder_problem(entry.name) or file_problem(entry.name))]
-    if len(entries) != 1 or not entries[0].is_dir() or _REPEATS.match(entries[0].name):
-        return folder
-    return _only_folder(entries[0])

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from studio.core.errors import DatasetError
 from studio.core.files import open_file, read_file, write_atomically
+from studio.core.language import _
 from studio.core.paths import leads_out, typed_path
 from studio.core.records import Record
 from studio.datasets.captions import stem_of
@@ -76,7 +77,7 @@ def make_snapshot(name: str, recipe: DatasetRecipe, rows: Sequence[DatasetRow]) 
     """
     entries = tuple(_entry(row) for row in rows if row.is_used)
     if not entries:
-        raise DatasetError(f"No image of {name} can be trained on: the doctor says why.")
+        raise DatasetError(_("No image of {name} can be trained on: the doctor says why.", name=name))
     header = SnapshotHeader(name=name, recipe=recipe, num_pictures=len(entries), digest=_digest(entries))
     return Snapshot(header, entries)
 
@@ -103,9 +104,11 @@ def read_snapshot(path: Path) -> Snapshot:
             SnapshotHeader.model_validate_json(header), tuple(SnapshotEntry.model_validate_json(x) for x in lines)
         )
     except (OSError, ValidationError, ValueError) as error:
-        raise DatasetError(f"The snapshot {path} cannot be read ({type(error).__name__}). Make it again.") from error
+        raise DatasetError(
+            _("The snapshot {path} cannot be read ({name}). Make it again.", path=path, name=type(error).__name__)
+        ) from error
     if snapshot.header.digest != _digest(snapshot.entries):
-        raise DatasetError(f"The snapshot {path} was changed since it was made. Make it again.")
+        raise DatasetError(_("The snapshot {path} was changed since it was made. Make it again.", path=path))
     return snapshot
 
 
@@ -115,7 +118,7 @@ def changed_since(snapshot: Snapshot) -> tuple[str, ...]:
     for entry in snapshot.entries:
         sentences.append(_change(entry.key, Path(entry.path), entry.sha256, num_bytes=entry.num_bytes))
         if entry.mask is not None:
-            sentences.append(_change(f"The mask of {entry.key}", Path(entry.mask.path), entry.mask.sha256))
+            sentences.append(_change(_("The mask of {key}", key=entry.key), Path(entry.mask.path), entry.mask.sha256))
     return tuple(filter(None, sentences))
 
 
@@ -124,8 +127,8 @@ def _change(name: str, path: Path, sha256: str, *, num_bytes: int | None = None)
     try:
         same = num_bytes in (None, path.stat().st_size) and sha256_of(path) == sha256
     except OSError as error:
-        return f"{name} can no longer be read ({error.strerror})."
-    return "" if same else f"{name} is another file than when the snapshot was made."
+        return _("{name} can no longer be read ({reason}).", name=name, reason=error.strerror)
+    return "" if same else _("{name} is another file than when the snapshot was made.", name=name)
 
 
 def with_masks(snapshot: Snapshot, folder: str) -> Snapshot:
@@ -142,9 +145,14 @@ def with_masks(snapshot: Snapshot, folder: str) -> Snapshot:
     if all(entry.mask is None for entry in entries):
         stem = PurePosixPath(snapshot.entries[0].key).stem
         raise DatasetError(
-            f"No mask in mask_folder {folder} has the name of an image. Name each mask like its image (for "
-            f"{snapshot.entries[0].key}: {stem}.png, {stem}-masklabel.png or {stem}_mask.png), or leave mask_folder "
-            "empty to learn whole images."
+            _(
+                "No mask in mask_folder {folder} has the name of an image. Name each mask like its "
+                "image (for {key}: {stem}.png, {stem}-masklabel.png or {stem}_mask.png), or leave "
+                "mask_folder empty to learn whole images.",
+                folder=folder,
+                key=snapshot.entries[0].key,
+                stem=stem,
+            )
         )
     header = snapshot.header.model_copy(update={"digest": _digest(entries)})
     return Snapshot(header, entries)
@@ -183,14 +191,23 @@ def fitting_notes(masks: Sequence[tuple[str, MaskFile | None]]) -> list[str]:
     Args:
         masks: of each image, by its key.
     """
-    lacking = sum(mask is None for _, mask in masks)
+    lacking = sum(mask is None for __, mask in masks)
     if lacking == len(masks):
         return []
     return [
-        f"{len(masks) - lacking:,} have a mask; {lacking:,} have none and are learned whole.",
+        _(
+            "{num_masks:,} have a mask; {lacking:,} have none and are learned whole.",
+            num_masks=len(masks) - lacking,
+            lacking=lacking,
+        ),
         *(
-            f"{key} has {1 + len(mask.unused)} masks: {Path(mask.path).name} is used, {', '.join(mask.unused)} not. "
-            "Delete those that are wrong."
+            _(
+                "{key} has {num_masks} masks: {used} is used, {unused} not. Delete those that are wrong.",
+                key=key,
+                num_masks=1 + len(mask.unused),
+                used=Path(mask.path).name,
+                unused=", ".join(mask.unused),
+            )
             for key, mask in masks
             if mask is not None and mask.unused
         ),
@@ -200,33 +217,38 @@ def fitting_notes(masks: Sequence[tuple[str, MaskFile | None]]) -> list[str]:
 def mask_notes(masks: Sequence[SeenMask]) -> tuple[str, ...]:
     """A sentence for each kind of mask that does something else than it was probably made for."""
     kinds = (
-        ([m for m in masks if m.has_other_shape], "Masks of another shape than their image are stretched over it"),
-        ([m for m in masks if m.brightest == 0], "Masks that are all black learn nothing at full weight"),
+        ([m for m in masks if m.has_other_shape], _("Masks of another shape than their image are stretched over it")),
+        ([m for m in masks if m.brightest == 0], _("Masks that are all black learn nothing at full weight")),
         (
             [m for m in masks if m.brightest == 1],
-            "Masks with the levels 0 and 1 only are black throughout; save what is learned as 255",
+            _("Masks with the levels 0 and 1 only are black throughout; save what is learned as 255"),
         ),
     )
     return tuple(f"{words}: {_first_of([m.key for m in found])}." for found, words in kinds if found)
 
 
 def _first_of(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:5]) + (f" and {len(keys) - 5:,} more" if len(keys) > 5 else "")
+    names = ", ".join(keys[:5])
+    return _("{names} and {num_others:,} more", names=names, num_others=len(keys) - 5) if len(keys) > 5 else names
 
 
 def _masks(root: Path, images: set[Path]) -> dict[str, list[Path]]:
     """Masks by the stem of their image; best first. An image of the dataset is no mask, unless its name says so."""
     if not root.is_dir():
-        raise DatasetError(f"mask_folder must be a folder, got {str(root)!r}. Leave it empty to learn whole images.")
+        raise DatasetError(
+            _("mask_folder must be a folder, got {folder!r}. Leave it empty to learn whole images.", folder=str(root))
+        )
     found = [
         path
         for path in root.rglob("*")
         if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file() and not path.name.startswith(".")
     ]
     if outside := next((path for path in found if leads_out(path, root)), None):
-        raise DatasetError(f"The mask {outside} is a link that leads out of mask_folder. Put the file itself there.")
+        raise DatasetError(
+            _("The mask {path} is a link that leads out of mask_folder. Put the file itself there.", path=outside)
+        )
     if not found:
-        raise DatasetError(f"mask_folder {root} holds no image. Leave it empty to learn whole images.")
+        raise DatasetError(_("mask_folder {folder} holds no image. Leave it empty to learn whole images.", folder=root))
     masks = defaultdict(list)
     # The image's own name before a marked one; PNG, which is lossless, before others.
     order = {path: (bool(MASK_MARK.search(path.stem)), path.suffix.lower() != ".png", str(path)) for path in found}
@@ -248,7 +270,9 @@ def _mask_of(key: str, masks: Mapping[str, Sequence[Path]]) -> MaskFile | None:
     try:
         return MaskFile(path=str(chosen), sha256=sha256_of(chosen), unused=tuple(path.name for path in unused))
     except OSError as error:
-        raise DatasetError(f"The mask {chosen} cannot be read ({error.strerror}).") from error
+        raise DatasetError(
+            _("The mask {path} cannot be read ({reason}).", path=chosen, reason=error.strerror)
+        ) from error
 
 
 def sha256_of(path: Path) -> str:

@@ -17,6 +17,7 @@ from typing import Annotated, Literal, get_args
 from annotated_types import Ge, Le, MultipleOf
 from pydantic import AfterValidator, Field
 
+from studio.core.language import N_, _
 from studio.core.records import Record
 from studio.core.settings import Settings
 from studio.images.formats import RAW_SUFFIXES
@@ -25,17 +26,17 @@ from studio.images.records import PictureFacts, Problem
 LayoutName = Literal["sidecar", "kohya", "imagefolder", "table", "fashion"]
 LAYOUT_NAMES: tuple[LayoutName, ...] = get_args(LayoutName)
 LAYOUT_TITLES: dict[LayoutName, str] = {
-    "sidecar": "Caption files next to the images",
-    "kohya": "kohya folders with repeats (10_shoe)",
-    "imagefolder": "Hugging Face imagefolder (metadata.jsonl or .csv)",
-    "table": "A table with a column of files (CSV or JSONL)",
-    "fashion": "Fashion products (styles.csv and images/)",
+    "sidecar": N_("Caption files next to the images"),
+    "kohya": N_("kohya folders with repeats (10_shoe)"),
+    "imagefolder": N_("Hugging Face imagefolder (metadata.jsonl or .csv)"),
+    "table": N_("A table with a column of files (CSV or JSONL)"),
+    "fashion": N_("Fashion products (styles.csv and images/)"),
 }
 
 
 def _six_digits(text: str) -> str:
     if not re.fullmatch("#[0-9a-f]{6}", text):
-        raise ValueError("must be a colour as # and six of the digits 0 to 9 and a to f, such as #ffffff")
+        raise ValueError(_("must be a colour as # and six of the digits 0 to 9 and a to f, such as #ffffff"))
     return text
 
 
@@ -48,53 +49,68 @@ class LayoutChoice(Settings):
     """How the source folder is to be read."""
 
     layout: LayoutName | None = Field(
-        None, title="Layout", description="How captions are matched to images. Leave empty to detect it."
+        None, title=N_("Layout"), description=N_("How captions are matched to images. Leave empty to detect it.")
     )
     table: str | None = Field(
         None,
-        title="Table",
-        description="The CSV or JSONL file, below the folder. Leave empty to use the one that was found.",
+        title=N_("Table"),
+        description=N_("The CSV or JSONL file, below the folder. Leave empty to use the one that was found."),
     )
     image_column: str | None = Field(
-        None, title="Image column", description="The table's column that names the image. Leave empty to detect it."
+        None,
+        title=N_("Image column"),
+        description=N_("The table's column that names the image. Leave empty to detect it."),
     )
     caption_column: str | None = Field(
-        None, title="Caption column", description="The table's column that holds the caption. Leave empty to detect it."
+        None,
+        title=N_("Caption column"),
+        description=N_("The table's column that holds the caption. Leave empty to detect it."),
     )
 
 
 class RowChoice(Settings):
     """Keep only rows whose column has one of these values."""
 
-    column: str = Field(min_length=1, title="Column", description="A column of the table.")
-    values: tuple[str, ...] = Field(min_length=1, title="Values", description="Keep rows with one of these values.")
+    column: str = Field(min_length=1, title=N_("Column"), description=N_("A column of the table."))
+    values: tuple[str, ...] = Field(
+        min_length=1, title=N_("Values"), description=N_("Keep rows with one of these values.")
+    )
 
 
 class DatasetRecipe(Settings):
     """All that is needed to read the dataset again from the same files; edits are kept beside it."""
 
-    source: str = Field(min_length=1, title="Source", description="The folder of the images. It is never changed.")
-    layout: LayoutChoice = Field(default=LayoutChoice(), description="How the folder is to be read.")
+    source: str = Field(
+        min_length=1, title=N_("Source"), description=N_("The folder of the images. It is never changed.")
+    )
+    layout: LayoutChoice = Field(default=LayoutChoice(), description=N_("How the folder is to be read."))
     rows: tuple[RowChoice, ...] = Field(
-        (), title="Rows", description="Only rows that satisfy every one of these are taken."
+        (), title=N_("Rows"), description=N_("Only rows that satisfy every one of these are taken.")
     )
     template: str | None = Field(
         None,
-        title="Caption template",
+        title=N_("Caption template"),
         max_length=2000,
-        description="Columns in braces: {baseColour} {articleType}. Leave empty to keep the captions found.",
+        description=N_("Columns in braces: {baseColour} {articleType}. Leave empty to keep the captions found."),
     )
     background: HexColour = Field(
-        "#ffffff", title="Background", description="The colour behind transparent images. The LoRA learns it too."
+        "#ffffff",
+        title=N_("Background"),
+        description=N_("The colour behind transparent images. The LoRA learns it too."),
     )
     resolution: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] = Field(
         512,
-        title="Resolution",
-        description="Training size: the side of a square with the area of every bucket. 512 for Stable Diffusion "
-        "1.5, 128 for the built-in model.",
+        title=N_("Resolution"),
+        description=N_(
+            "Training size: the side of a square with the area of every bucket. 512 for Stable "
+            "Diffusion 1.5, 128 for the built-in model."
+        ),
     )
     default_caption: str = Field(
-        "", title="Caption where there is none", max_length=2000, description="Used for images without a caption."
+        "",
+        title=N_("Caption where there is none"),
+        max_length=2000,
+        description=N_("Used for images without a caption."),
     )
 
 
@@ -106,7 +122,7 @@ class DatasetRow:
         key: its path below the source folder, with forward slashes.
         path: the file that is read: the source's, or the converted copy.
         caption: with template and edits applied; "" where there is none.
-        caption_from: who said it, for people.
+        caption_from: who said it, for people; `YOUR_EDIT` and others of a few words are English.
         repeats: how often an epoch shows it.
         attributes: its row of the table.
         facts: what the check found; None where it has not been checked yet.
@@ -196,7 +212,10 @@ class SourceReading:
     skipped_files: tuple[SkippedFile, ...] = ()
 
 
-WITHOUT_ROW = "image without a row"
+YOUR_EDIT = N_("your edit")
+"""What a caption is from that the user typed; shown in the reader's language, as all of `caption_from` is."""
+
+WITHOUT_ROW = N_("image without a row")
 """The problem of an image that the table that was read does not name."""
 
 PICTURE_SUFFIXES = frozenset(

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from studio.core.errors import DatasetError
+from studio.core.language import N_, _
 from studio.datasets.captions import find_captions, name_of, stem_of
 from studio.datasets.source import WITHOUT_ROW, LayoutChoice, LayoutName, SkippedFile, SourcePicture, SourceReading
-from studio.datasets.tables import Table, TableRow, read_table
+from studio.datasets.tables import Table, TableRow, read_table, row_name
 from studio.datasets.walk import Walk
 from studio.images.records import Problem
 
@@ -38,7 +39,7 @@ class _Match:
 
     @property
     def num_hits(self) -> int:
-        return sum(key is not None for _, key in self.pictures)
+        return sum(key is not None for __, key in self.pictures)
 
 
 class FolderTables:
@@ -94,14 +95,14 @@ def fits(tables: FolderTables, layout: LayoutName) -> bool:
     Captions beside the images win over a table that has none, or that names half of the images or fewer: such a table
     may be anything. Where no image has a caption beside it, a table with captions may name a few.
     """
-    matches, _ = _matches(tables, layout, LayoutChoice())
+    matches, __ = _matches(tables, layout, LayoutChoice())
     if layout != "imagefolder":
         return any(_counts(tables, [match]) for match in matches)
     return bool(matches) and _counts(tables, matches)
 
 
 def _counts(tables: FolderTables, matches: Sequence[_Match]) -> bool:
-    named = {key for match in matches for _, key in match.pictures if key is not None}
+    named = {key for match in matches for __, key in match.pictures if key is not None}
     has_captions = any(match.caption_column is not None for match in matches)
     if 2 * len(named) > len(tables.walk.pictures):
         return has_captions or not tables.has_sidecars
@@ -131,9 +132,11 @@ def read_by_table(
     """
     walk = tables.walk
     if not choice.table and not tables_of(walk, layout):
-        raise DatasetError(f"There is no table for this layout in {walk.folder}. {_tables_words(walk)}")
+        sentence = _("There is no table for this layout in {folder}.", folder=walk.folder)
+        raise DatasetError(f"{sentence} {_tables_words(walk)}")
     if choice.table and choice.table not in walk.tables:
-        raise DatasetError(f"table must be a table below the folder, got {choice.table!r}. {_tables_words(walk)}")
+        sentence = _("table must be a table below the folder, got {table!r}.", table=choice.table)
+        raise DatasetError(f"{sentence} {_tables_words(walk)}")
     matches, errors = _matches(tables, layout, choice)
     if not matches:
         raise next(iter(errors.values()))
@@ -145,12 +148,14 @@ def read_by_table(
         skipped_files += [*match.table.skipped_files, *_lists_note(match)]
         for row, key in match.pictures:
             _take_row(walk, match, row, key, pictures, skipped_files)
-    sentence = "No row of the table names this image, so it is not part of the dataset."
+    sentence = _("No row of the table names this image, so it is not part of the dataset.")
     skipped_files += [_note(key, WITHOUT_ROW, sentence) for key in walk.pictures if key not in pictures]
     names = ", ".join(match.table.name for match in used)
-    sentence = f"The captions are taken from {names}, so this file is not used."
-    skipped_files += [_note(key, "caption not used", sentence) for key in walk.captions]
-    skipped_files += unused_tables(tables, [match.table.name for match in used], f"{names} is read in its place.")
+    sentence = _("The captions are taken from {names}, so this file is not used.", names=names)
+    skipped_files += [_note(key, N_("caption not used"), sentence) for key in walk.captions]
+    skipped_files += unused_tables(
+        tables, [match.table.name for match in used], _("{names} is read in its place.", names=names)
+    )
     return SourceReading(
         layout=layout,
         recognised=recognised,
@@ -177,11 +182,11 @@ def unused_tables(tables: FolderTables, used: Sequence[str], why: str) -> list[S
             sentence = str(error)
         damage = "" if used or tables.has_sidecars else _damage(tables, name)
         if damage:
-            sentence = f"{damage} No image has a caption from elsewhere. Repair the table, or delete it."
-            problem = Problem(code="table unreadable", severity="reject", sentence=sentence)
+            advice = _("No image has a caption from elsewhere. Repair the table, or delete it.")
+            problem = Problem(code=N_("table unreadable"), severity="reject", sentence=f"{damage} {advice}")
             notes.append(SkippedFile(name=name, problem=problem))
         else:
-            notes.append(_note(name, "other table", sentence))
+            notes.append(_note(name, N_("other table"), sentence))
     return notes
 
 
@@ -202,11 +207,12 @@ def _damage(tables: FolderTables, name: str) -> str:
 def _lists_note(match: _Match) -> list[SkippedFile]:
     if match.caption_column not in match.table.lists:
         return []
-    sentence = (
-        f"Its column {match.caption_column} holds lists: the texts of each are joined with commas into one caption. "
-        "To learn only one of them, keep that one in the file."
+    sentence = _(
+        "Its column {column} holds lists: the texts of each are joined with commas "
+        "into one caption. To learn only one of them, keep that one in the file.",
+        column=match.caption_column,
     )
-    return [_note(match.table.name, "captions in lists", sentence)]
+    return [_note(match.table.name, N_("captions in lists"), sentence)]
 
 
 def _note(name: str, code: str, sentence: str) -> SkippedFile:
@@ -231,14 +237,14 @@ def _take_row(
     pictures: dict[str, SourcePicture],
     skipped_files: list[SkippedFile],
 ) -> None:
-    where = f"{match.table.name} row {row.number}"
+    where = row_name(match.table.name, row.number)
     named = row.cells[match.image_column]
     if key is None:
         skipped_files.append(SkippedFile(name=where, problem=_lost_row(named)))
         return
     if key in pictures:
-        sentence = f"{key} is named a second time; its first row counts."
-        skipped_files.append(_note(where, "row twice", sentence))
+        sentence = _("{key} is named a second time; its first row counts.", key=key)
+        skipped_files.append(_note(where, N_("row twice"), sentence))
         return
     caption = " ".join(row.cells[match.caption_column].split()) if match.caption_column else ""
     pictures[key] = SourcePicture(
@@ -248,12 +254,17 @@ def _take_row(
 
 def _lost_row(named: str) -> Problem:
     if not named:
-        return Problem(code="row without a file", severity="reject", sentence="The row names no image.")
+        return Problem(code=N_("row without a file"), severity="reject", sentence=_("The row names no image."))
     if _leads_out(named):
-        sentence = f"The row names {named[:120]!r}, which is not below the folder, and nothing outside of it is read."
-        return Problem(code="row leads out", severity="reject", sentence=sentence)
-    sentence = f"The row names {named[:120]!r}, and there is no such image. Was it left behind when copying?"
-    return Problem(code="row without an image", severity="reject", sentence=sentence)
+        sentence = _(
+            "The row names {named!r}, which is not below the folder, and nothing outside of it is read.",
+            named=named[:120],
+        )
+        return Problem(code=N_("row leads out"), severity="reject", sentence=sentence)
+    sentence = _(
+        "The row names {named!r}, and there is no such image. Was it left behind when copying?", named=named[:120]
+    )
+    return Problem(code=N_("row without an image"), severity="reject", sentence=sentence)
 
 
 def _match(tables: FolderTables, name: str, choice: LayoutChoice, *, last_takes_rest: bool) -> _Match:
@@ -265,15 +276,21 @@ def _match(tables: FolderTables, name: str, choice: LayoutChoice, *, last_takes_
     table = tables.read(name, last_takes_rest=last_takes_rest)
     for column in (choice.image_column, choice.caption_column):
         if column is not None and column not in table.columns:
-            raise DatasetError(f"{name} has no column {column!r}. It has: {', '.join(table.columns)}.")
+            columns = ", ".join(table.columns)
+            raise DatasetError(
+                _("{name} has no column {column!r}. It has: {columns}.", name=name, column=column, columns=columns)
+            )
     candidates = [choice.image_column] if choice.image_column else _known(table.columns, IMAGE_COLUMNS)
     if not candidates:
-        raise DatasetError(
-            f"{name} has no column that names images. It has: {', '.join(table.columns)}. Choose one of them."
+        sentence = _(
+            "{name} has no column that names images. It has: {columns}. Choose one of them.",
+            name=name,
+            columns=", ".join(table.columns),
         )
+        raise DatasetError(sentence)
     image_column, found = max(
         ((column, _find_pictures(table, column, tables)) for column in candidates),
-        key=lambda candidate: sum(key is not None for _, key in candidate[1]),
+        key=lambda candidate: sum(key is not None for __, key in candidate[1]),
     )
     captions = [choice.caption_column] if choice.caption_column else _known(table.columns, CAPTION_COLUMNS)
     caption_column = next((column for column in captions if column != image_column), None)
@@ -311,4 +328,6 @@ def _leads_out(named: str) -> bool:
 
 
 def _tables_words(walk: Walk) -> str:
-    return f"Available: {', '.join(walk.tables[:20])}." if walk.tables else "There is no table in it at all."
+    if not walk.tables:
+        return _("There is no table in it at all.")
+    return _("Available: {names}.", names=", ".join(walk.tables[:20]))

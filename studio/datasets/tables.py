@@ -12,6 +12,7 @@ from pathlib import Path
 
 from studio.core.errors import DatasetError
 from studio.core.files import guess_text, read_file, without_marks
+from studio.core.language import N_, _
 from studio.datasets.source import SkippedFile
 from studio.images.records import Problem
 
@@ -57,10 +58,10 @@ def read_table(path: Path, name: str, *, last_takes_rest: bool = False) -> Table
     """
     try:
         if not path.is_file() or path.stat().st_size > MAX_TABLE_BYTES:
-            raise DatasetError(f"{name} is no table that can be read: no file, or over 512 MB.")
+            raise DatasetError(_("{name} is no table that can be read: no file, or over 512 MB.", name=name))
         content = read_file(path, max_bytes=MAX_TABLE_BYTES)
     except OSError as error:
-        raise DatasetError(f"{name} cannot be read ({error.strerror}).") from error
+        raise DatasetError(_("{name} cannot be read ({reason}).", name=name, reason=error.strerror)) from error
     text, notes = _decode(content, name)
     if path.suffix.lower() in (".jsonl", ".json"):
         return _read_json(text, name, notes, lines=path.suffix.lower() == ".jsonl")
@@ -79,12 +80,15 @@ def _decode(content: bytes, name: str) -> tuple[str, list[SkippedFile]]:
     except DatasetError as error:
         if plain is not None:  # a stray zero byte: its row alone is lost
             return plain, []
-        raise DatasetError(f"{name} cannot be read: {error}") from error
-    sentence = (
-        f"Byte {place + 1}, 0x{content[place]:02x}, is not UTF-8: it is read as {encoding}. Look whether its letters "
-        "are right; if not, save it as UTF-8."
+        raise DatasetError(_("{name} cannot be read: {error}", name=name, error=error)) from error
+    sentence = _(
+        "Byte {position}, 0x{byte:02x}, is not UTF-8: it is read as {encoding}. Look whether its letters are right; "
+        "if not, save it as UTF-8.",
+        position=place + 1,
+        byte=content[place],
+        encoding=encoding,
     )
-    return text, [_left(name, "table not UTF-8", sentence, lost=False)]
+    return text, [_left(name, N_("table not UTF-8"), sentence, lost=False)]
 
 
 def csv_records(lines: Iterable[str], name: str) -> tuple[str, Iterator[tuple[int, list[str]]]]:
@@ -122,8 +126,11 @@ def _csv_records(lines: Iterable[str], delimiter: str, name: str, first: int) ->
         except StopIteration:
             return
         except csv.Error as error:
-            reason = "a quote is opened and not closed" if "end of data" in str(error) else str(error)
-            raise DatasetError(f"{name} line {number} cannot be read ({reason}). Check its quotes.") from error
+            reason = _("a quote is opened and not closed") if "end of data" in str(error) else str(error)
+            sentence = _(
+                "{name} line {line} cannot be read ({reason}). Check its quotes.", name=name, line=number, reason=reason
+            )
+            raise DatasetError(sentence) from error
         while len(record) > num_columns and not record[-1].strip():
             record.pop()
         num_columns = num_columns or len(record)
@@ -154,14 +161,14 @@ def parse_json(text: str) -> object:
     try:
         value: object = json.loads(text)
     except RecursionError as error:
-        raise ValueError("nested too deep") from error
+        raise ValueError(_("nested too deep")) from error
     if text.count("[") + text.count("{") > MAX_NESTING:
         level, depth = [value], 0
         while level:
             level = [inner for outer in level for inner in _inside(outer)]
             depth += 1
             if depth > MAX_NESTING:
-                raise ValueError("nested too deep")
+                raise ValueError(_("nested too deep"))
     return value
 
 
@@ -173,12 +180,14 @@ def _inside(value: object) -> Iterable[object]:
 
 def _read_csv(text: str, name: str, skipped_files: list[SkippedFile], *, last_takes_rest: bool) -> Table:
     delimiter, numbered = csv_records(io.StringIO(text, newline=""), name)
-    _, first = next(numbered, (1, []))
+    __, first = next(numbered, (1, []))
     if not any(first):
-        raise DatasetError(f"{name} is empty, or its first line names no column.")
+        raise DatasetError(_("{name} is empty, or its first line names no column.", name=name))
     columns = tuple(column.strip() for column in first)
     if len(set(columns)) != len(columns):
-        raise DatasetError(f"{name} names a column twice: {', '.join(columns)}. Rename one of them.")
+        raise DatasetError(
+            _("{name} names a column twice: {names}. Rename one of them.", name=name, names=", ".join(columns))
+        )
     rows = []
     for number, cells in numbered:
         if not any(map(str.strip, cells)):
@@ -186,18 +195,31 @@ def _read_csv(text: str, name: str, skipped_files: list[SkippedFile], *, last_ta
         if len(cells) > len(columns) and last_takes_rest:
             cells = [*cells[: len(columns) - 1], delimiter.join(cells[len(columns) - 1 :])]
         if problem := cell_problem(cells, columns):
-            skipped_files.append(_left(f"{name} row {number}", "row unreadable", problem))
+            skipped_files.append(_left(row_name(name, number), N_("row unreadable"), problem))
         else:
             rows.append(TableRow(number, dict(zip(columns, (cell.strip() for cell in cells), strict=True))))
     return Table(name, columns, tuple(rows), tuple(skipped_files))
 
 
+def row_name(table: str, number: int) -> str:
+    """What a row of a table is called."""
+    return _("{table} row {number}", table=table, number=number)
+
+
 def cell_problem(cells: Sequence[str], columns: Sequence[str]) -> str:
     """What is wrong with a row, in a sentence; empty where nothing is."""
     if len(cells) < len(columns):
-        return f"The row has {len(cells)} cells for {len(columns)} columns, so it is not known which is missing."
+        return _(
+            "The row has {num_cells} cells for {num_columns} columns, so it is not known which is missing.",
+            num_cells=len(cells),
+            num_columns=len(columns),
+        )
     if len(cells) > len(columns):
-        return f"The row has {len(cells)} cells for {len(columns)} columns. Put texts with commas in quotes."
+        return _(
+            "The row has {num_cells} cells for {num_columns} columns. Put texts with commas in quotes.",
+            num_cells=len(cells),
+            num_columns=len(columns),
+        )
     return text_problem(cells)
 
 
@@ -205,14 +227,17 @@ def text_problem(texts: Iterable[str]) -> str:
     """Why texts of a row can be neither shown nor kept, in a sentence; empty where they can."""
     for text in texts:
         if "\0" in text:
-            return "The row holds a zero byte, so it is not plain text."
+            return _("The row holds a zero byte, so it is not plain text.")
         if len(text) > MAX_CELL_CHARACTERS:
-            return (
-                f"A cell has over {MAX_CELL_CHARACTERS:,} characters, which is no caption. Perhaps a quote is not "
-                "closed."
+            return _(
+                "A cell has over {limit:,} characters, which is no caption. Perhaps a quote is not closed.",
+                limit=MAX_CELL_CHARACTERS,
             )
         if half := _HALF_CHARACTER.search(text):
-            return f"The row holds half of a character (\\u{ord(half[0]):04x}), which no file can keep. Write it again."
+            return _(
+                "The row holds half of a character (\\u{code:04x}), which no file can keep. Write it again.",
+                code=ord(half[0]),
+            )
     return ""
 
 
@@ -221,20 +246,20 @@ def _read_json(text: str, name: str, skipped_files: list[SkippedFile], *, lines:
     rows, columns, lists = [], dict[str, None](), set[str]()
     for number, record in records:
         if isinstance(record, Exception):
-            problem = f"The line is not JSON ({record})."
+            problem = _("The line is not JSON ({error}).", error=record)
         elif not isinstance(record, dict) or not record:
-            problem = "The line holds no row of columns."
+            problem = _("The line holds no row of columns.")
         else:
             cells = {key: as_text(value) for key, value in record.items()}
             lists |= {key for key, value in record.items() if isinstance(value, list) and len(value) > 1}
             problem = text_problem(itertools.chain(cells, cells.values()))
         if problem:
-            skipped_files.append(_left(f"{name} row {number}", "row unreadable", problem))
+            skipped_files.append(_left(row_name(name, number), N_("row unreadable"), problem))
             continue
         columns.update(dict.fromkeys(cells))
         rows.append(TableRow(number, cells))
     if not rows and not skipped_files:
-        raise DatasetError(f"{name} is empty.")
+        raise DatasetError(_("{name} is empty.", name=name))
     filled = tuple(TableRow(row.number, {column: row.cells.get(column, "") for column in columns}) for row in rows)
     return Table(name, tuple(columns), filled, tuple(skipped_files), frozenset(lists))
 
@@ -248,11 +273,11 @@ def _whole_json(text: str, name: str) -> list[object]:
     try:
         whole = parse_json(text)
     except ValueError as error:
-        raise DatasetError(f"{name} is not JSON ({error}).") from error
+        raise DatasetError(_("{name} is not JSON ({error}).", name=name, error=error)) from error
     if isinstance(whole, list):
         return whole
     if not isinstance(whole, dict) or not whole or not all(map(_is_metadata, whole.values())):
-        raise DatasetError(f"{name} holds no list of rows.")
+        raise DatasetError(_("{name} holds no list of rows.", name=name))
     return [
         {"image": key} | value | {"image": key, "caption": as_text([value.get(k) for k in _METADATA_KEYS])}
         for key, value in whole.items()

@@ -6,6 +6,7 @@ What is dropped on the page becomes a source folder: files with their sub-folder
 """
 
 import errno
+import re
 import shutil
 import stat
 import zipfile
@@ -18,7 +19,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from studio.core.errors import DatasetError
 from studio.core.files import open_file, read_file, write_atomically
+from studio.core.language import N_, _
 from studio.datasets.source import SkippedFile
+from studio.datasets.walk import file_problem, folder_problem
 from studio.images.records import Problem, Severity
 
 GB = 1000**3
@@ -55,11 +58,13 @@ def extract_zip(archive: Path, folder: Path, *, limits: ArchiveLimits = DEFAULT_
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(folder)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise DatasetError(f"The zip cannot be unpacked ({error}). Pack it again, or drop its folder.") from error
+        raise DatasetError(
+            _("The zip cannot be unpacked ({error}). Pack it again, or drop its folder.", error=error)
+        ) from error
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        raise DatasetError("The zip is damaged: it names places outside of itself. Pack it again.") from error
+        raise DatasetError(_("The zip is damaged: it names places outside of itself. Pack it again.")) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return skipped_files
@@ -81,49 +86,64 @@ def _extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[Skippe
                     continue
             skipped_files.append(SkippedFile(name=_escaped(member.filename)[:200], problem=problem))
         if len(skipped_files) == len(members):
-            raise DatasetError("There is no file in the zip that can be unpacked.")
+            raise DatasetError(_("There is no file in the zip that can be unpacked."))
     return _with_one_mac_note(skipped_files)
 
 
 def _check_limits(members: list[zipfile.ZipInfo], limits: ArchiveLimits) -> None:
     if len(members) > limits.num_files:
-        raise DatasetError(f"The zip holds {len(members):,} files; up to {limits.num_files:,} are unpacked.")
+        raise DatasetError(
+            _(
+                "The zip holds {num_files:,} files; up to {limit:,} are unpacked.",
+                num_files=len(members),
+                limit=limits.num_files,
+            )
+        )
     total = sum(member.file_size for member in members)
     if total > limits.total_bytes:
-        raise DatasetError(f"The zip unpacks to {total / GB:,.1f} GB; up to {limits.total_bytes / GB:g} GB are taken.")
+        raise DatasetError(
+            _(
+                "The zip unpacks to {size:,.1f} GB; up to {limit:g} GB are taken.",
+                size=total / GB,
+                limit=limits.total_bytes / GB,
+            )
+        )
     packed = sum(member.compress_size for member in members)
     if total > limits.ratio_counts_from_bytes and total > limits.ratio * max(1, packed):
-        raise DatasetError("The zip unpacks to over 200 times its size, like a zip bomb.")
+        raise DatasetError(_("The zip unpacks to over 200 times its size, like a zip bomb."))
     if any(member.flag_bits & 0x1 for member in members):
-        raise DatasetError("The zip is encrypted. Unpack it yourself and drop the folder.")
+        raise DatasetError(_("The zip is encrypted. Unpack it yourself and drop the folder."))
 
 
 def _member_problem(member: zipfile.ZipInfo) -> Problem | None:
     name = member.filename
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if "__MACOSX" in parts:
-        return _problem("Mac's notes", "note", "What a Mac keeps beside files (__MACOSX) is not unpacked.")
+        return _problem(N_("Mac's notes"), "note", _("What a Mac keeps beside files (__MACOSX) is not unpacked."))
     if not parts or parts[0].startswith("/") or ".." in parts or any(":" in part or "\0" in part for part in parts):
-        return _problem("name leads out", "reject", "Its name leads out of the zip, so it is not unpacked.")
+        return _problem(N_("name leads out"), "reject", _("Its name leads out of the zip, so it is not unpacked."))
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
-        return _problem("not a file", "reject", "It is a link or a device, not a file, so it is not unpacked.")
+        return _problem(N_("not a file"), "reject", _("It is a link or a device, not a file, so it is not unpacked."))
     return None
 
 
 _NO_NAME = (errno.ENAMETOOLONG, errno.EILSEQ)
-_TOO_LONG = "Its name, or its folder's, is too long for this disk, or has letters that it does not take"
 
 
 def _place_problem(place: Path) -> Problem | None:
     """Why no file can be made there; its folder is made where one can. One odd name costs its own file alone."""
     try:
         if _is_taken(place):
-            return _problem("name twice", "reject", "Another file of the zip has its name.")
+            return _problem(N_("name twice"), "reject", _("Another file of the zip has its name."))
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if error.errno not in _NO_NAME:
             raise
-        return _problem("name too long", "reject", f"{_TOO_LONG}, so it is not unpacked. Shorten it, then pack again.")
+        sentence = _(
+            "Its name, or its folder's, is too long for this disk, or has letters that it does not take, so it is not "
+            "unpacked. Shorten it, then pack again."
+        )
+        return _problem(N_("name too long"), "reject", sentence)
     return None
 
 
@@ -146,11 +166,12 @@ def _write(opened: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> Non
             while chunk := packed.read(_CHUNK):
                 written += len(chunk)
                 if written > member.file_size:
-                    raise DatasetError("The zip holds more than it declares, like a zip bomb.")
+                    raise DatasetError(_("The zip holds more than it declares, like a zip bomb."))
                 file.write(chunk)
     except (zlib.error, EOFError) as error:
+        name = _escaped(member.filename)[:200]
         raise DatasetError(
-            f"{_escaped(member.filename)[:200]} in the zip is damaged ({error}). Pack it again."
+            _("{name} in the zip is damaged ({error}). Pack it again.", name=name, error=error)
         ) from error
 
 
@@ -171,6 +192,7 @@ def _escaped(name: str) -> str:
 
 MAX_PATH_LENGTH = 1000
 NOT_TAKEN = "not-taken.json"
+_REPEATS = re.compile(r"\d+_")  # a kohya folder counts only below the source
 _LEFTOVERS = TypeAdapter(tuple[SkippedFile, ...])
 
 
@@ -216,8 +238,8 @@ def take_files(files: Sequence[DroppedFile], folder: Path, *, uploads: Path) -> 
                 moved[file.uploaded] = Path(shutil.move(file.uploaded, place))
             num_taken += 1
         if num_taken == 0:
-            reasons = " ".join(skipped_file.problem.sentence for skipped_file in skipped_files[:1])
-            raise DatasetError(f"None of the dropped files can be used. {reasons}".strip())
+            reasons = [skipped_file.problem.sentence for skipped_file in skipped_files[:1]]
+            raise DatasetError(" ".join([_("None of the dropped files can be used."), *reasons]))
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # which is there where it was not renamed
@@ -241,14 +263,24 @@ def read_not_taken(file: Path) -> tuple[SkippedFile, ...]:
     try:
         return _LEFTOVERS.validate_json(read_file(file))
     except ValidationError:
-        sentence = f"What was not taken from the drop is no longer known: {file} is damaged."
-        return (SkippedFile(name=file.name, problem=Problem(code="list damaged", severity="note", sentence=sentence)),)
+        sentence = _("What was not taken from the drop is no longer known: {file} is damaged.", file=file)
+        return (
+            SkippedFile(name=file.name, problem=Problem(code=N_("list damaged"), severity="note", sentence=sentence)),
+        )
 
 
 def common_folder(files: Sequence[DroppedFile]) -> str:
     """The name for the dataset: the folder that was dropped, the zip's or the file's stem."""
     tops = {PurePosixPath(file.relative).parts[0] for file in files if PurePosixPath(file.relative).parts}
-    return PurePosixPath(tops.pop()).stem if len(tops) == 1 else "dropped images"
+    return PurePosixPath(tops.pop()).stem if len(tops) == 1 else _("dropped images")
+
+
+def only_folder(folder: Path) -> Path:
+    """The one folder that is all there is in it, where that is so: what was dropped had a name of its own."""
+    entries = [entry for entry in folder.iterdir() if not (folder_problem(entry.name) or file_problem(entry.name))]
+    if len(entries) != 1 or not entries[0].is_dir() or _REPEATS.match(entries[0].name):
+        return folder
+    return only_folder(entries[0])
 
 
 def _place(file: DroppedFile, folder: Path, uploads: Path) -> Path | SkippedFile:
@@ -261,17 +293,20 @@ def _place(file: DroppedFile, folder: Path, uploads: Path) -> Path | SkippedFile
         or any(part in ("..", "/") or ":" in part for part in parts)
         or _escaped(file.relative) != file.relative
     ):
-        return _refused(file, "its name leads out of the dropped folder, or is no text")
+        return _refused(file, _("its name leads out of the dropped folder, or is no text"))
     uploaded = file.uploaded.resolve()
     if not uploaded.is_relative_to(uploads.resolve()) or not uploaded.is_file():
-        return _refused(file, "it did not arrive")
+        return _refused(file, _("it did not arrive"))
     place = folder.joinpath(*parts)
     place = place.with_suffix("") if _is_zip(file) else place
     problem = _place_problem(place)
     if problem is None:
         return place
-    reason = "another file of that name was dropped too" if problem.code == "name twice" else _TOO_LONG.lower()
-    return _refused(file, reason)
+    if problem.code == "name twice":
+        return _refused(file, _("another file of that name was dropped too"))
+    return _refused(
+        file, _("its name, or its folder's, is too long for this disk, or has letters that it does not take")
+    )
 
 
 def _is_zip(file: DroppedFile) -> bool:
@@ -279,7 +314,7 @@ def _is_zip(file: DroppedFile) -> bool:
 
 
 def _refused(file: DroppedFile, reason: str) -> SkippedFile:
-    sentence = f"It was not taken: {reason}. Rename it, or drop it by itself."
+    sentence = _("It was not taken: {reason}. Rename it, or drop it by itself.", reason=reason)
     return SkippedFile(
-        name=_escaped(file.relative)[:200], problem=Problem(code="not taken", severity="reject", sentence=sentence)
+        name=_escaped(file.relative)[:200], problem=Problem(code=N_("not taken"), severity="reject", sentence=sentence)
     )

@@ -14,6 +14,7 @@ from natsort import natsorted
 
 from studio.core.errors import DatasetError
 from studio.core.files import open_file
+from studio.core.language import N_, _
 from studio.core.paths import leads_out
 from studio.datasets.captions import name_of, stem_of
 from studio.datasets.source import CAPTION_SUFFIXES, PICTURE_SUFFIXES, TABLE_SUFFIXES, SkippedFile
@@ -73,24 +74,33 @@ def walk_folder(
     try:
         status = folder.stat()
     except OSError as error:
-        raise DatasetError(f"{folder} cannot be found ({error.strerror}). Check that its disk is connected.") from error
+        raise DatasetError(
+            _(
+                "{folder} cannot be found ({reason}). Check that its disk is connected.",
+                folder=folder,
+                reason=error.strerror,
+            )
+        ) from error
     if not stat.S_ISDIR(status.st_mode):
-        raise DatasetError(f"{folder} is not a folder. Give the folder in which the images lie.")
+        raise DatasetError(_("{folder} is not a folder. Give the folder in which the images lie.", folder=folder))
     found = Walk(folder)
 
     def count() -> None:
         found.num_seen += 1
         if found.num_seen > max_files:
-            raise DatasetError(
-                f"{folder} holds more than {max_files:,} files and folders. Give the folder in which the images lie."
+            sentence = _(
+                "{folder} holds more than {limit:,} files and folders. Give the folder in which the images lie.",
+                folder=folder,
+                limit=max_files,
             )
+            raise DatasetError(sentence)
         if on_progress and found.num_seen % progress_step == 0:
             on_progress(found.num_seen)
 
     try:
         _walk(found, PurePosixPath(), count)
     except PermissionError as error:
-        raise DatasetError(f"{folder} is not readable. Change its permissions.") from error
+        raise DatasetError(_("{folder} is not readable. Change its permissions.", folder=folder)) from error
     _set_aside(found)
     for names in (found.pictures, found.captions, found.tables, found.others):
         names[:] = natsorted(names)
@@ -113,20 +123,25 @@ def _walk(found: Walk, below: PurePosixPath, count: Callable[[], None]) -> None:
 def _problem_of(found: Walk, entry: "os.DirEntry[str]", key: str) -> Problem | None:
     """Why an entry is not used whatever it holds; None where it is."""
     if not _is_unicode(key):
-        return _problem("name not UTF-8", "reject", _NOT_UNICODE)
+        sentence = _("Its name is not UTF-8, so it can be neither shown nor saved in a dataset. Rename it.")
+        return _problem(N_("name not UTF-8"), "reject", sentence)
     is_folder = _is_folder(entry)
     if problem := (folder_problem if is_folder else file_problem)(entry.name):
         return problem
     if entry.is_symlink() and leads_out(Path(entry.path), found.folder):
         is_lost = is_folder or _suffix(key) in _USED_SUFFIXES
-        sentence = "A link that leads out of the folder, so it is not read. Put the files themselves into the folder."
-        return _problem("link leads out", "reject" if is_lost else "note", sentence)
+        sentence = _(
+            "A link that leads out of the folder, so it is not read. Put the files themselves into the folder."
+        )
+        return _problem(N_("link leads out"), "reject" if is_lost else "note", sentence)
     if entry.is_symlink() and is_folder:
-        sentence = "A link to a folder of this dataset, which is read where it lies, and not a second time."
-        return _problem("linked folder", "note", sentence)
+        sentence = _("A link to a folder of this dataset, which is read where it lies, and not a second time.")
+        return _problem(N_("linked folder"), "note", sentence)
     if is_folder and len(PurePosixPath(key).parts) > MAX_DEPTH:
-        sentence = f"It lies more than {MAX_DEPTH} folders deep, so it is not looked into. Move its images up."
-        return _problem("too deep", "reject", sentence)
+        sentence = _(
+            "It lies more than {limit} folders deep, so it is not looked into. Move its images up.", limit=MAX_DEPTH
+        )
+        return _problem(N_("too deep"), "reject", sentence)
     return None
 
 
@@ -137,8 +152,11 @@ def _enter(found: Walk, below: PurePosixPath, count: Callable[[], None]) -> None
     try:
         _walk(found, below, count)
     except OSError as error:
-        sentence = f"The folder cannot be read ({error.strerror}), so its images are missing. Change its permissions."
-        found.skip(key, _problem("unreadable folder", "reject", sentence))
+        sentence = _(
+            "The folder cannot be read ({reason}), so its images are missing. Change its permissions.",
+            reason=error.strerror,
+        )
+        found.skip(key, _problem(N_("unreadable folder"), "reject", sentence))
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -166,7 +184,8 @@ def _set_aside(found: Walk) -> None:
     found.others = []
     for key in others:
         if original := backup_of(key, named):
-            found.skip(key, _problem("backup", "note", f"Another program's backup of {original}: it is not used."))
+            sentence = _("Another program's backup of {original}: it is not used.", original=original)
+            found.skip(key, _problem(N_("backup"), "note", sentence))
         else:
             (found.pictures if _starts_like_picture(found, key) else found.others).append(key)
     problems = by_products(found.pictures, found.captions)
@@ -184,8 +203,8 @@ def _starts_like_picture(found: Walk, key: str) -> bool:
         with open_file(path) as file:
             return picture_kind(file.read(START_BYTES)) != ""
     except OSError as error:
-        sentence = f"It cannot be read ({error.strerror}), so it is not known whether it is an image."
-        found.skip(key, _problem("unreadable file", "note", sentence))
+        sentence = _("It cannot be read ({reason}), so it is not known whether it is an image.", reason=error.strerror)
+        found.skip(key, _problem(N_("unreadable file"), "note", sentence))
         return False
 
 
@@ -202,7 +221,6 @@ def _is_unicode(name: str) -> bool:
 
 
 _USED_SUFFIXES = frozenset((*PICTURE_SUFFIXES, *CAPTION_SUFFIXES, *TABLE_SUFFIXES))
-_NOT_UNICODE = "Its name is not UTF-8, so it can be neither shown nor saved in a dataset. Rename it."
 
 
 def _problem(code: str, severity: Severity, sentence: str) -> Problem:
@@ -210,26 +228,26 @@ def _problem(code: str, severity: Severity, sentence: str) -> Problem:
 
 
 _SYSTEM_FOLDERS = {
-    "@eadir": "Synology's thumbnails",
-    "@tmp": "Synology's temporary files",
-    "#recycle": "Synology's recycle bin",
-    "#snapshot": "Synology's snapshots",
-    "@recycle": "QNAP's recycle bin",
-    "@recently-snapshot": "QNAP's snapshots",
-    ".@__thumb": "QNAP's thumbnails",
-    "$recycle.bin": "Windows' recycle bin",
-    "recycler": "Windows' recycle bin",
-    "system volume information": "Windows' own files",
-    "lost+found": "files that a file system repair found",
-    "network trash folder": "a Mac's trash",
-    "temporary items": "a Mac's temporary files",
-    "__macosx": "what a Mac keeps beside files",
+    "@eadir": N_("Synology's thumbnails"),
+    "@tmp": N_("Synology's temporary files"),
+    "#recycle": N_("Synology's recycle bin"),
+    "#snapshot": N_("Synology's snapshots"),
+    "@recycle": N_("QNAP's recycle bin"),
+    "@recently-snapshot": N_("QNAP's snapshots"),
+    ".@__thumb": N_("QNAP's thumbnails"),
+    "$recycle.bin": N_("Windows' recycle bin"),
+    "recycler": N_("Windows' recycle bin"),
+    "system volume information": N_("Windows' own files"),
+    "lost+found": N_("files that a file system repair found"),
+    "network trash folder": N_("a Mac's trash"),
+    "temporary items": N_("a Mac's temporary files"),
+    "__macosx": N_("what a Mac keeps beside files"),
 }
 _TOOL_FOLDERS = {
-    "_latent_cache": "ai-toolkit's cache",
-    "_t_e_cache": "ai-toolkit's cache",
-    "_clip_vision_cache": "ai-toolkit's cache",
-    "_controls": "ai-toolkit's control images",
+    "_latent_cache": N_("ai-toolkit's cache"),
+    "_t_e_cache": N_("ai-toolkit's cache"),
+    "_clip_vision_cache": N_("ai-toolkit's cache"),
+    "_controls": N_("ai-toolkit's control images"),
 }
 _SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini"))
 MASK_MARK = re.compile(r"(-masklabel|[-_]mask)$", re.IGNORECASE)  # -masklabel: OneTrainer's
@@ -241,25 +259,27 @@ def folder_problem(name: str) -> Problem | None:
     """Why a folder of that name is not looked into; None where it is."""
     plain = name.casefold()
     if what := _SYSTEM_FOLDERS.get(plain):
-        return _problem("system folder", "note", f"It holds {what}, so it is not looked into.")
+        return _problem(N_("system folder"), "note", _("It holds {what}, so it is not looked into.", what=_(what)))
     if what := _TOOL_FOLDERS.get(plain):
-        return _problem("folder of a tool", "note", f"It holds {what}, so it is not looked into.")
+        return _problem(N_("folder of a tool"), "note", _("It holds {what}, so it is not looked into.", what=_(what)))
     if name.startswith("."):
-        return _problem("hidden folder", "note", "A hidden folder: it is not looked into.")
+        return _problem(N_("hidden folder"), "note", _("A hidden folder: it is not looked into."))
     return None
 
 
 def file_problem(name: str) -> Problem | None:
     """Why a file of that name is not used, whatever it holds; None where that is for its content to say."""
     if name.startswith(".") and name.casefold().endswith(".icloud"):
-        sentence = "It stands for a file that is in iCloud only. Download the file in the Finder, then read the folder"
-        return _problem("in iCloud", "reject", f"{sentence} again.")
+        sentence = _(
+            "It stands for a file that is in iCloud only. Download the file in the Finder, then read the folder again."
+        )
+        return _problem(N_("in iCloud"), "reject", sentence)
     if name.startswith("._"):
-        return _problem("hidden file", "note", "What a Mac keeps beside a file (AppleDouble): it is not used.")
+        return _problem(N_("hidden file"), "note", _("What a Mac keeps beside a file (AppleDouble): it is not used."))
     if name.startswith("."):
-        return _problem("hidden file", "note", "A hidden file: it is not used.")
+        return _problem(N_("hidden file"), "note", _("A hidden file: it is not used."))
     if name.casefold() in _SYSTEM_FILES:
-        return _problem("system file", "note", "A file of Windows: it is not used.")
+        return _problem(N_("system file"), "note", _("A file of Windows: it is not used."))
     return None
 
 
@@ -276,21 +296,23 @@ def by_products(pictures: Sequence[str], captions: Sequence[str]) -> dict[str, P
         stem = _stem(key)
         if PurePosixPath(key).suffix.lower() in RAW_SUFFIXES:
             if stem in stems:
-                sentence = f"A camera's RAW file: {stems[stem]}, made from it, is read in its place."
-                found[key] = _problem("RAW file", "note", sentence)
+                sentence = _("A camera's RAW file: {image}, made from it, is read in its place.", image=stems[stem])
+                found[key] = _problem(N_("RAW file"), "note", sentence)
         elif stem not in captioned and _plain(key) not in captioned:
             if subject := next((stems[of] for of in _masked(stem) if of in stems), None):
-                found[key] = _problem("mask", "note", f"It looks like a mask of {subject}: {_MASK_USE}")
+                sentence = _(
+                    "It looks like a mask of {image}: it is not trained on. To use it, give a folder that holds masks "
+                    "only as the mask folder of a training. If it is an image to learn, rename it or write a caption "
+                    "for it.",
+                    image=subject,
+                )
+                found[key] = _problem(N_("mask"), "note", sentence)
             elif stem.endswith("-condlabel") and (subject := stems.get(stem.removesuffix("-condlabel"))):
-                sentence = f"It is OneTrainer's conditioning image of {subject}, so it is not trained on."
-                found[key] = _problem("conditioning image", "note", sentence)
+                sentence = _(
+                    "It is OneTrainer's conditioning image of {image}, so it is not trained on.", image=subject
+                )
+                found[key] = _problem(N_("conditioning image"), "note", sentence)
     return found
-
-
-_MASK_USE = (
-    "it is not trained on. To use it, give a folder that holds masks only as the mask folder of a training. If it is "
-    "an image to learn, rename it or write a caption for it."
-)
 
 
 def _masked(stem: str) -> Iterator[str]:

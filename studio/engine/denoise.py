@@ -33,6 +33,7 @@ from diffusers import (
 from transformers import CLIPTokenizer
 
 from studio.core.errors import SettingsError
+from studio.core.language import _
 from studio.core.settings import GenerationSettings, SchedulerName
 from studio.engine.model_files import TILE_PIXELS, TILED_ABOVE_PIXELS
 from studio.engine.models import Components
@@ -205,9 +206,15 @@ def set_timesteps(scheduler: SchedulerMixin, settings: GenerationSettings, devic
         scheduler.set_timesteps(settings.num_inference_steps, device=device)
     except ValueError as error:
         raise SettingsError(
-            f"num_inference_steps cannot be {settings.num_inference_steps} with the scheduler {settings.scheduler} "
-            f"({type(scheduler).__name__} with this model's configuration: {str(error).rstrip('. ')}). Choose another "
-            "number of steps (4 to 50 suit every scheduler), or another scheduler."
+            _(
+                "num_inference_steps cannot be {num_steps} with the scheduler {scheduler} "
+                "({kind} with this model's configuration: {reason}). Choose another number of steps "
+                "(4 to 50 suit every scheduler), or another scheduler.",
+                num_steps=settings.num_inference_steps,
+                scheduler=settings.scheduler,
+                kind=type(scheduler).__name__,
+                reason=str(error).rstrip(". "),
+            )
         ) from error
     timesteps: torch.Tensor = scheduler.timesteps
     return timesteps

@@ -22,6 +22,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from studio.core.errors import PrecisionError
+from studio.core.language import N_, _
 from studio.core.results import PrecisionDecision
 from studio.core.settings import PrecisionName
 
@@ -36,9 +37,10 @@ DTYPES: dict[PrecisionName, torch.dtype] = {
 BLACK_PICTURES_PAGE = "docs/black-pictures.md"
 
 _WHY_FLOAT32 = {
-    "mps": f"half precision on Apple's GPUs makes NaN, and NaN makes black images ({BLACK_PICTURES_PAGE}).",
-    "cpu": "the CPU computes half precision more slowly than float32, and less exactly.",
+    "mps": N_("half precision on Apple's GPUs makes NaN, and NaN makes black images ({page})."),
+    "cpu": N_("the CPU computes half precision more slowly than float32, and less exactly."),
 }
+_UNTRIED = N_("the studio has not been tried with half precision on {device_type}.")
 
 
 def pick_device(*, cpu_only: bool = False) -> torch.device:
@@ -120,16 +122,16 @@ def decide_precision(
     """
     if device_type == "cuda":
         if requested != "float32":
-            reason = f"{requested}: it was chosen, and this GPU may use it for inference."
+            reason = _("{requested}: it was chosen, and this GPU may use it for inference.", requested=requested)
         elif tf32:
-            reason = "float32 with TF32, as you chose: products round their inputs to ten bits, from Ampere GPUs on."
+            reason = _("float32 with TF32, as you chose: products round their inputs to ten bits, from Ampere GPUs on.")
         else:
-            reason = "float32: the most exact; TF32 or float16 may be chosen on this GPU for speed."
+            reason = _("float32: the most exact; TF32 or float16 may be chosen on this GPU for speed.")
         return PrecisionDecision(precision=requested, requested=requested, reason=reason, tf32=tf32)
-    why = _WHY_FLOAT32.get(device_type, f"the studio has not been tried with half precision on {device_type}.")
+    why = _(_WHY_FLOAT32.get(device_type, _UNTRIED), page=BLACK_PICTURES_PAGE, device_type=device_type)
     if requested == "float32":
-        return PrecisionDecision(precision="float32", requested=requested, reason=f"float32, because {why}")
-    reason = f"{requested} was asked for, float32 is used, because {why}"
+        return PrecisionDecision(precision="float32", requested=requested, reason=_("float32, because {why}", why=why))
+    reason = _("{requested} was asked for, float32 is used, because {why}", requested=requested, why=why)
     return PrecisionDecision(precision="float32", requested=requested, reason=reason)
 
 
@@ -158,7 +160,12 @@ def assert_precision(components: Mapping[str, nn.Module], precision: PrecisionNa
     """
     wanted = DTYPES[precision]
     wrong = [
-        f"{component}.{name} is {'not loaded' if tensor.is_meta else str(tensor.dtype).removeprefix('torch.')}"
+        _(
+            "{component}.{name} is {dtype}",
+            component=component,
+            name=name,
+            dtype=_("not loaded") if tensor.is_meta else str(tensor.dtype).removeprefix("torch."),
+        )
         for component, module in components.items()
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]
         if tensor.is_meta or (tensor.is_floating_point() and tensor.dtype != wanted)
@@ -166,8 +173,13 @@ def assert_precision(components: Mapping[str, nn.Module], precision: PrecisionNa
     if wrong:
         shown = "; ".join(wrong[:3]) + ("; …" if len(wrong) > 3 else "")
         raise PrecisionError(
-            f"Everything must be {precision}, but {len(wrong)} tensors are not: {shown}. "
-            "Load the model again; if this stays, its files are damaged or a plug-in changed it."
+            _(
+                "Everything must be {precision}, but {num_wrong} tensors are not: {shown}. Load the "
+                "model again; if this stays, its files are damaged or a plug-in changed it.",
+                precision=precision,
+                num_wrong=len(wrong),
+                shown=shown,
+            )
         )
 
 

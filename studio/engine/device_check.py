@@ -13,6 +13,7 @@ from datetime import datetime
 import torch
 
 from studio.core.errors import is_out_of_memory
+from studio.core.language import N_, _
 from studio.core.results import CHECK_FORMAT, AttentionTrial, DeviceCheck, DeviceDifference
 from studio.core.settings import SHIPPED_MODEL, GenerationSettings
 from studio.core.system import operating_system
@@ -32,6 +33,7 @@ LIMIT = 1e-2
 OPERATION_LIMIT = 1e-3
 # Guided a little only: at the usual 7.5 four steps make a hundred times as much of each rounding.
 SAMPLE = GenerationSettings(prompt="black casual shoes", num_inference_steps=4, guidance_scale=2, seed=0)
+WIDE_ATTENTION = N_("attention, heads 80 wide")
 LATENTS_SIDE = 64  # of Stable Diffusion 1.5's own 512 × 512
 Told = Callable[[str], None]
 
@@ -70,12 +72,11 @@ def compare_device(device: torch.device, *, side: int, on_part: Told = lambda _p
         plan = plan_of(trials)
         operations = list(device_operations(side=side))
         if plan is not None:
-            narrow = (side // 2) ** 2
-            wide = attention_of(plan, tokens=narrow, width=80)
-            operations.insert(0, DeviceOperation(f"attention, {narrow} × 80", wide))
+            wide = attention_of(plan, tokens=(side // 2) ** 2, width=80)
+            operations.insert(0, DeviceOperation(WIDE_ATTENTION, wide))
         differences = check_operations(device, operations, on_part=on_part)
         if plan is not None:
-            on_part("the shipped model's passes")
+            on_part(_("the shipped model's passes"))
             differences += _check_model(device, plan)
     release_memory(device)
     return _result(device, differences, trials)
@@ -101,7 +102,7 @@ def try_attention(
     trials: list[AttentionTrial] = []
     no_memory: RuntimeError | None = None
     for number, plan in enumerate(candidates, start=1):
-        on_part(f"attention, way {number} of {len(candidates)}")
+        on_part(_("attention, way {number} of {num_candidates}", number=number, num_candidates=len(candidates)))
         try:
             difference, seconds, num_bytes = _measured(device, compute(plan, tokens=tokens, width=40), reference)
         except RuntimeError as error:  # another way may take less
@@ -137,7 +138,7 @@ def check_operations(
     """Each operation on the device beside its reference."""
     found = []
     for operation in operations:
-        on_part(operation.name)
+        on_part(_(operation.name))
         reference = operation.reference(device) if operation.reference else operation.compute(torch.device("cpu"))
         difference, seconds, num_bytes = _measured(device, operation.compute, reference)
         found.append(
@@ -183,7 +184,7 @@ def _check_model(device: torch.device, plan: AttentionPlan) -> tuple[DeviceDiffe
 
 def compare(candidate: Components, reference: Components) -> tuple[DeviceDifference, ...]:
     """The largest difference of a few UNet steps, a VAE decode and a backward pass, relative to the reference."""
-    parts = {"UNet steps": _latents, "VAE decode": _decoded, "backward pass": _gradients}
+    parts = {N_("UNet steps"): _latents, N_("VAE decode"): _decoded, N_("backward pass"): _gradients}
     return tuple(
         DeviceDifference(part=name, difference=_difference(run(candidate), run(reference)), limit=LIMIT)
         for name, run in parts.items()
@@ -197,7 +198,7 @@ def _latents(components: Components) -> torch.Tensor:
         noise = first_latents(components, generator, width=128, height=128)
         scheduler = make_scheduler(SAMPLE.scheduler, components.pipeline.scheduler)
         set_timesteps(scheduler, SAMPLE, components.unet.device)
-        *_, last = denoise(components.unet, scheduler, noise, embeddings, settings=SAMPLE, generator=generator)
+        *__, last = denoise(components.unet, scheduler, noise, embeddings, settings=SAMPLE, generator=generator)
     return last.latents_BCHW
 
 

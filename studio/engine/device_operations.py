@@ -12,17 +12,25 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from studio.core.language import N_
 from studio.engine.attention import AttentionPlan, attention
 from studio.engine.lora_layers import SeededDropout
 
 Tensors = Sequence[torch.Tensor]
 Compute = Callable[[torch.device], Tensors]
-UPSAMPLING, LINEAR, DROPOUT = "nearest upsampling", "linear layer, batch changed", "dropout under checkpointing"
+UPSAMPLING, LINEAR, DROPOUT = (
+    N_("nearest upsampling"),
+    N_("linear layer, batch changed"),
+    N_("dropout under checkpointing"),
+)
 
 
 @dataclass(frozen=True)
 class DeviceOperation:
     """Something to compute on a device.
+
+    Name and consequence are English, and said in a language where they are shown: a device check is kept, and found
+    by these names.
 
     Attributes:
         compute: on a device, the same every time; outputs and gradients.
@@ -39,26 +47,26 @@ class DeviceOperation:
 def device_operations(*, side: int = 64) -> tuple[DeviceOperation, ...]:
     """All but attention itself, which has candidates: `attention_of`."""
     return (
-        DeviceOperation("3 × 3 convolution", lambda device: _convolution(device, side)),
-        DeviceOperation("group norm", lambda device: _group_norm(device, side)),
+        DeviceOperation(N_("3 × 3 convolution"), lambda device: _convolution(device, side)),
+        DeviceOperation(N_("group norm"), lambda device: _group_norm(device, side)),
         DeviceOperation(
             LINEAR,
             lambda device: _linear_after_a_change_of_batch(device, side * side),
-            consequence="batches of a training are kept small enough for it",
+            consequence=N_("batches of a training are kept small enough for it"),
         ),
         DeviceOperation(
-            UPSAMPLING, lambda device: _upsampling(device, side // 2), consequence="it is computed on the CPU"
+            UPSAMPLING, lambda device: _upsampling(device, side // 2), consequence=N_("it is computed on the CPU")
         ),
         DeviceOperation(
             DROPOUT,
             lambda device: _dropout(device, checkpointing=True),
             reference=lambda device: _dropout(device, checkpointing=False),
-            consequence="LoRA dropout is refused together with gradient checkpointing",
+            consequence=N_("LoRA dropout is refused together with gradient checkpointing"),
         ),
         DeviceOperation(
-            "baddbmm over recycled memory",
+            N_("baddbmm over recycled memory"),
             lambda device: _baddbmm_over_nan(device, side),
-            consequence="the studio does not use it (diffusers' attention slicing does)",
+            consequence=N_("the studio does not use it (diffusers' attention slicing does)"),
         ),
     )
 

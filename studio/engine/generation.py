@@ -16,6 +16,7 @@ from PIL import Image
 
 from studio.core.errors import GenerationCancelledError, InvalidImageError, ModelError
 from studio.core.files import write_atomically
+from studio.core.language import _
 from studio.core.results import (
     FailedImage,
     ImagesReport,
@@ -180,7 +181,7 @@ def run_comparison(
         OSError: where an image cannot be written.
     """
     if manager.facts is None:
-        raise ModelError("No model is loaded. Choose one first.")
+        raise ModelError(_("No model is loaded. Choose one first."))
     for choice in (*settings.left, *settings.right):  # before anything is written
         manager.loras.read(choice.name)
     started_at = datetime.now().astimezone()
@@ -244,7 +245,7 @@ def run_smoke_test(
     """
     watcher = watcher or SmokeWatcher()
     if manager.facts is None:
-        raise ModelError("No model is loaded. Choose one first.")
+        raise ModelError(_("No model is loaded. Choose one first."))
     started_at = datetime.now().astimezone()
     folder = new_report_folder(outputs, now=started_at)
     pictures: list[ValidPicture | InvalidPicture] = []

@@ -1,6 +1,6 @@
 """Models from the Hugging Face Hub: found on this machine without asking anyone, or downloaded. No torch.
 
-How they are named, and which of their files are needed, is below.
+How they are named is below; which of their files are needed, in `model_folder`.
 """
 
 import json
@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from studio.core.errors import ModelError
 from studio.core.files import assert_regular, read_text, write_atomically
+from studio.core.language import _
 from studio.engine.hub_download import (
     ANSWER_SECONDS,
     DEFAULT_REVISION,
@@ -34,26 +35,16 @@ from studio.engine.hub_download import (
     hub_refusal,
     network_errors,
 )
+from studio.engine.model_folder import MODEL_INDEX, PIPELINE, is_complete, needed_files
 
 __all__ = ["DownloadProgress", "DownloadWatcher", "HubSnapshot", "find_hub_model"]
 
 logger = logging.getLogger(__name__)
 
-PIPELINE = "StableDiffusionPipeline"
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 # The seed report's model has left the Hub; its copy lives here.
 MOVED_MODELS = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
-
-MODEL_INDEX = "model_index.json"
-WEIGHT_STEMS = {
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-}
-PICKLE_STEMS = {**WEIGHT_STEMS, "text_encoder": "pytorch_model"}
-# In the order of download: the weights last, so that a folder with weights has the small files, whose number varies.
-PARTS = ("scheduler", "tokenizer", *WEIGHT_STEMS)
 
 # What huggingface_hub's requests can go through; some desktops write socks://, which says too little.
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
@@ -92,11 +83,18 @@ def find_hub_model(
         validate_repo_id(repository)
     except HFValidationError as error:
         raise ModelError(
-            f"There is no model folder or file {name}, and it is no Hugging Face id, which looks like "
-            "stable-diffusion-v1-5/stable-diffusion-v1-5."
+            _(
+                "There is no model folder or file {name}, and it is no Hugging Face id, which looks "
+                "like stable-diffusion-v1-5/stable-diffusion-v1-5.",
+                name=name,
+            )
         ) from error
     current = MOVED_MODELS.get(repository, repository)
-    moved = f"{repository} is no longer on Hugging Face; {current} is the same model and was used."
+    moved = _(
+        "{repository} is no longer on Hugging Face; {current} is the same model and was used.",
+        repository=repository,
+        current=current,
+    )
     root = cache or Path(constants.HF_HUB_CACHE)
     for candidate in dict.fromkeys((repository, current)):
         if folder := local_snapshot(HubPlace(root, candidate), revision):
@@ -125,8 +123,12 @@ def _download(place: HubPlace, revision: str, endpoint: str, watcher: DownloadWa
     commit, files = _checked(info, place.repository)
     if MODEL_INDEX not in files:
         raise ModelError(
-            f"{place.repository} has no model_index.json, so it is not a model in diffusers' layout. If it offers a "
-            "checkpoint of Stable Diffusion 1.x as .safetensors, download that file and give its path."
+            _(
+                "{repository} has no model_index.json, so it is not a model in diffusers' layout. If "
+                "it offers a checkpoint of Stable Diffusion 1.x as .safetensors, download that file "
+                "and give its path.",
+                repository=place.repository,
+            )
         )
     place.lock.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -134,7 +136,10 @@ def _download(place: HubPlace, revision: str, endpoint: str, watcher: DownloadWa
             return _fetch_needed(place, commit, endpoint, files, watcher, revision=revision)
     except Timeout as error:
         raise ModelError(
-            f"Another program is downloading {place.repository} just now. Wait until it is done, then try again."
+            _(
+                "Another program is downloading {repository} just now. Wait until it is done, then try again.",
+                repository=place.repository,
+            )
         ) from error
 
 
@@ -154,9 +159,18 @@ def _fetch_needed(
         index = json.loads(read_text(folder / MODEL_INDEX))
         kind = index["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"The model_index.json of {place.repository} cannot be read. Choose another model.") from error
+        raise ModelError(
+            _("The model_index.json of {repository} cannot be read. Choose another model.", repository=place.repository)
+        ) from error
     if kind != PIPELINE:
-        raise ModelError(f"{place.repository} is a {kind}; the studio works with {PIPELINE} (Stable Diffusion 1.x).")
+        raise ModelError(
+            _(
+                "{repository} is a {kind}; the studio works with {pipeline} (Stable Diffusion 1.x).",
+                repository=place.repository,
+                kind=kind,
+                pipeline=PIPELINE,
+            )
+        )
     needed = [files[name] for name in needed_files(place.repository, index, files)]
     assert_room(place, commit, needed)
     Download(place, commit, endpoint, needed, watcher).run()
@@ -180,8 +194,12 @@ def _checked(info: ModelInfo, repository: str) -> tuple[str, Mapping[str, HubFil
 
 def _not_a_hub(repository: str) -> ModelError:
     return ModelError(
-        f"The model {repository} could not be downloaded from Hugging Face: what answered is not it. A login page of "
-        "your network or a wrong HF_ENDPOINT can be the cause; open https://huggingface.co in a browser to see."
+        _(
+            "The model {repository} could not be downloaded from Hugging Face: what answered is "
+            "not it. A login page of your network or a wrong HF_ENDPOINT can be the cause; open "
+            "https://huggingface.co in a browser to see.",
+            repository=repository,
+        )
     )
 
 
@@ -189,8 +207,12 @@ def _ask(repository: str, revision: str, endpoint: str) -> ModelInfo:
     """What the Hub says of a revision: its commit, its files and their sizes."""
     if fault := network_fault():
         raise ModelError(
-            f"The model {repository} is not on this machine, and could not be downloaded from Hugging Face: {fault}. "
-            "Correct or unset it and start again."
+            _(
+                "The model {repository} is not on this machine, and could not be downloaded from Hugging Face: "
+                "{fault}. Correct or unset it and start again.",
+                repository=repository,
+                fault=fault,
+            )
         )
     try:
         return HfApi(endpoint=endpoint).model_info(
@@ -210,7 +232,13 @@ def split_revision(name: str) -> tuple[str, str]:
     """
     repository, at, revision = name.partition("@")
     if at and not _REVISION.fullmatch(revision):
-        raise ModelError(f"{revision!r} in {name} is no revision. Give a branch, a tag or a commit after the @.")
+        raise ModelError(
+            _(
+                "{revision!r} in {name} is no revision. Give a branch, a tag or a commit after the @.",
+                revision=revision,
+                name=name,
+            )
+        )
     return repository, revision or DEFAULT_REVISION
 
 
@@ -220,13 +248,18 @@ def unusable_proxy() -> str:
     if "*" in proxies.get("no", "").split(","):
         return ""
     for kind in ("http", "https", "all"):
-        proxy = proxies.get(kind, "")
-        scheme, separator, _ = proxy.partition("://")
+        proxy, variable = proxies.get(kind, ""), f"{kind.upper()}_PROXY"
+        scheme, separator, __ = proxy.partition("://")
         if separator and scheme.lower() not in PROXY_SCHEMES:
             known = ", ".join(f"{name}://" for name in PROXY_SCHEMES)
-            return f"the proxy in {kind.upper()}_PROXY must begin with one of {known}, got {scheme}://"
+            return _(
+                "the proxy in {variable} must begin with one of {known}, got {scheme}://",
+                variable=variable,
+                known=known,
+                scheme=scheme,
+            )
         if proxy and not _names_a_host(proxy if separator else f"http://{proxy}"):  # not shown: it may hold a password
-            return f"the proxy in {kind.upper()}_PROXY must be an address such as http://example.com:3128"
+            return _("the proxy in {variable} must be an address such as http://example.com:3128", variable=variable)
     return ""
 
 
@@ -252,89 +285,14 @@ def unusable_certificates() -> str:
         assert_regular(Path(file))
         ssl.create_default_context(cafile=file)
     except OSError as error:
-        return f"SSL_CERT_FILE must name a file of certificates (PEM), got {file} ({error.strerror or error})"
+        return _(
+            "SSL_CERT_FILE must name a file of certificates (PEM), got {file} ({reason})",
+            file=file,
+            reason=error.strerror or error,
+        )
     return ""
 
 
 def looks_like_hub_name(name: str) -> bool:
     """True for `owner/name` and `owner/name@revision`."""
     return not Path(name).is_absolute() and name.partition("@")[0].count("/") == 1
-
-
-def weights_variant(names: Collection[str], part: str) -> str | None:
-    """`""` where a part has its usual weights, `fp16` where it has only those, None where it has no safetensors."""
-    for variant in ("", "fp16"):
-        if weights_name(part, variant) in names:
-            return variant
-    return None
-
-
-def weights_name(part: str, variant: str) -> str:
-    """`unet/diffusion_pytorch_model.fp16.safetensors`."""
-    return f"{part}/{WEIGHT_STEMS[part]}{'.' * bool(variant)}{variant}.safetensors"
-
-
-def needed_files(model: str, index: Mapping[str, object], names: Collection[str]) -> tuple[str, ...]:
-    """What StableDiffusionPipeline reads of a model's files: no pickles, no safety checker, no second copies.
-
-    Args:
-        model: its name, for messages.
-        index: what its model_index.json says.
-        names: all its files, as paths with `/`.
-
-    Raises:
-        ModelError: where something is missing, or there only as a pickle.
-    """
-    needed = [MODEL_INDEX]
-    for part in PARTS:
-        if part not in index:
-            continue
-        if part == "tokenizer":
-            needed += _tokenizer_files(model, names)
-        elif part == "scheduler":
-            needed.append("scheduler/scheduler_config.json")
-        else:
-            needed += [f"{part}/config.json", _weights_file(model, part, names)]
-    missing = [name for name in needed if name not in names]
-    if missing:
-        raise ModelError(f"The model {model} is not complete: it has no {missing[0]}. Choose another model.")
-    return tuple(needed)
-
-
-def is_complete(folder: Path, index: Mapping[str, object]) -> bool:
-    """Whether a folder holds all that is needed: an interrupted download leaves one that does not."""
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    try:
-        needed_files(folder.name, index, names)
-    except ModelError:
-        return False
-    return True
-
-
-def half_precision_parts(folder: Path) -> tuple[str, ...]:
-    """The parts of a folder that are there in float16 files only."""
-    names = {path.relative_to(folder).as_posix() for path in folder.glob("*/*.safetensors")}
-    return tuple(part for part in WEIGHT_STEMS if weights_variant(names, part) == "fp16")
-
-
-def _tokenizer_files(model: str, names: Collection[str]) -> list[str]:
-    found = [name for name in names if re.fullmatch(r"tokenizer/[\w\-]+\.(json|txt)", name)]
-    if {"tokenizer/vocab.json", "tokenizer/merges.txt"} <= set(found) or "tokenizer/tokenizer.json" in found:
-        return sorted(found)
-    raise ModelError(f"The model {model} is not complete: it has no tokenizer/vocab.json. Choose another model.")
-
-
-def _weights_file(model: str, part: str, names: Collection[str]) -> str:
-    variant = weights_variant(names, part)
-    if variant is not None:
-        return weights_name(part, variant)
-    pickles = [name for name in names if name.startswith(f"{part}/{PICKLE_STEMS[part]}") and name.endswith(".bin")]
-    if pickles:
-        raise ModelError(
-            f"The model {model} has its {part} only as a pickle ({min(pickles)}): opening one can run any program "
-            "that is hidden in it, so the studio never does. Choose a model with .safetensors files, or ask its "
-            "author for them."
-        )
-    raise ModelError(
-        f"The model {model} has no {weights_name(part, '')}, so it cannot be used. Choose a model in diffusers' layout."
-    )

@@ -31,6 +31,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # both are pu
 
 from studio.core.errors import DownloadCancelledError, ModelError
 from studio.core.files import open_file
+from studio.core.language import _
 from studio.core.settings import SHIPPED_MODEL
 
 logger = logging.getLogger(__name__)
@@ -107,26 +108,35 @@ class HubPlace:
 
 def hub_refusal(error: Exception, repository: str, revision: str = DEFAULT_REVISION) -> ModelError:
     """What the user reads of an answer of the Hub, or of its silence. Never the error's own text: it has addresses."""
-    start = f"The model {repository} is not on this machine, and could not be downloaded from Hugging Face: "
-    if isinstance(error, GatedRepoError):
-        return ModelError(
-            f"{start}its owner wants you to accept terms first. Do so on its page, then log in with `hf auth login`."
+    return ModelError(
+        _(
+            "The model {repository} is not on this machine, and could not be downloaded from Hugging Face: {reason}",
+            repository=repository,
+            reason=_refusal_reason(error, revision),
         )
+    )
+
+
+def _refusal_reason(error: Exception, revision: str) -> str:
+    if isinstance(error, GatedRepoError):
+        return _("its owner wants you to accept terms first. Do so on its page, then log in with `hf auth login`.")
     if isinstance(error, RevisionNotFoundError):
-        return ModelError(f"{start}it has no revision {revision}. Choose one of its branches, tags or commits.")
+        return _("it has no revision {revision}. Choose one of its branches, tags or commits.", revision=revision)
     if isinstance(error, RepositoryNotFoundError):
-        return ModelError(
-            f"{start}there is no model of this name, or it is private. Check the name; for a private model log in "
+        return _(
+            "there is no model of this name, or it is private. Check the name; for a private model log in "
             "with `hf auth login`."
         )
     if isinstance(error, OfflineModeIsEnabled):
-        why = "HF_HUB_OFFLINE is set"
+        why = _("HF_HUB_OFFLINE is set")
     elif isinstance(error, HfHubHTTPError):
-        why = f"it answered with status {error.response.status_code}"
+        why = _("it answered with status {status}", status=error.response.status_code)
     else:
-        why = f"it cannot be reached ({type(error).__name__})"
-    return ModelError(
-        f"{start}{why}. Go online once to download it, give the folder of a copy, or use {SHIPPED_MODEL}."
+        why = _("it cannot be reached ({error})", error=type(error).__name__)
+    return _(
+        "{why}. Go online once to download it, give the folder of a copy, or use {shipped_model}.",
+        why=why,
+        shipped_model=SHIPPED_MODEL,
     )
 
 
@@ -142,9 +152,14 @@ def assert_room(place: HubPlace, commit: str, files: Sequence[HubFile]) -> None:
     free_bytes = shutil.disk_usage(place.folder).free
     if missing_bytes and free_bytes < missing_bytes + SPARE_BYTES:
         raise ModelError(
-            f"The model {place.repository} needs {(missing_bytes + SPARE_BYTES) / 2**30:.1f} GB of disk in "
-            f"{place.cache}, and {free_bytes / 2**30:.1f} GB are free. Free some, or set HF_HOME to a folder on "
-            "another disk."
+            _(
+                "The model {repository} needs {needed_gb:.1f} GB of disk in {cache}, and "
+                "{free_gb:.1f} GB are free. Free some, or set HF_HOME to a folder on another disk.",
+                repository=place.repository,
+                needed_gb=(missing_bytes + SPARE_BYTES) / 2**30,
+                cache=place.cache,
+                free_gb=free_bytes / 2**30,
+            )
         )
 
 
@@ -193,8 +208,12 @@ class Download:
         if _digest(partial, like=file.digest) != file.digest:
             partial.unlink()
             raise ModelError(
-                f"{file.name} of {self.place.repository} arrived damaged and was thrown away. Try again; if it "
-                "happens again, something between here and Hugging Face changes what is downloaded."
+                _(
+                    "{name} of {repository} arrived damaged and was thrown away. Try again; if it "
+                    "happens again, something between here and Hugging Face changes what is downloaded.",
+                    name=file.name,
+                    repository=self.place.repository,
+                )
             )
         partial.replace(self.place.blob(file))
 
@@ -220,15 +239,23 @@ class Download:
             status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
             if status is not None and status not in BUSY_STATUSES:
                 raise hub_refusal(error, self.place.repository) from error
-            return type(error).__name__ if status is None else f"status {status}"
+            return type(error).__name__ if status is None else _("status {status}", status=status)
         return ""
 
     def _broken_off(self, file: HubFile, reason: str) -> ModelError:
         done = self._total_bytes - self._missing_bytes
         return ModelError(
-            f"The download of {self.place.repository} stopped at {file.name}, and {MAX_FRUITLESS_ATTEMPTS} attempts "
-            f"to resume it failed ({reason or 'nothing was sent'}). {done:,} of {self._total_bytes:,} bytes are "
-            "here and are kept: try again when the connection is better, and it continues from there."
+            _(
+                "The download of {repository} stopped at {name}, and {num_attempts} "
+                "attempts to resume it failed ({reason}). {done:,} of {total:,} bytes are here "
+                "and are kept: try again when the connection is better, and it continues from there.",
+                repository=self.place.repository,
+                name=file.name,
+                num_attempts=MAX_FRUITLESS_ATTEMPTS,
+                reason=reason or _("nothing was sent"),
+                done=done,
+                total=self._total_bytes,
+            )
         )
 
     def _report(self, file: HubFile, *, last: bool = False) -> None:
@@ -247,8 +274,11 @@ class Download:
     def _check_cancelled(self) -> None:
         if self.watcher.cancelled():
             raise DownloadCancelledError(
-                f"The download of {self.place.repository} was cancelled. What has arrived is kept, and the next "
-                "attempt continues from there."
+                _(
+                    "The download of {repository} was cancelled. What has arrived is kept, and the next "
+                    "attempt continues from there.",
+                    repository=self.place.repository,
+                )
             )
 
 

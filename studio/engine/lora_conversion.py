@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from studio.core.errors import LoraError
+from studio.core.language import N_, _
 from studio.engine.device import DTYPES
 from studio.engine.lora_export import largest_difference, write_kohya, write_peft
 from studio.engine.lora_file import LayerWeights, LoraWeights, read_weights
@@ -20,9 +21,12 @@ UPDATE_LIMITS: Mapping[ExportDtype, float] = {"float32": 1e-5, "float16": 1e-2}
 WEIGHT_LIMITS: Mapping[ExportDtype, float] = {"float32": 1e-6, "float16": 1e-3}
 # As the programs' own code has it: docs/lora-files.md
 _DORA_READERS: Mapping[ExportForm, str] = {
-    "kohya": "It is a DoRA: A1111 computes it otherwise (a very different image), Forge and ComfyUI before 0.3.77 a "
-    "little, and sd-scripts and diffusers drop its magnitudes. --to checkpoint is exact everywhere.",
-    "diffusers": "It is a DoRA: diffusers is exact at strength 1. --to merged or checkpoint is exact everywhere.",
+    "kohya": N_(
+        "It is a DoRA: A1111 computes it otherwise (a very different image), Forge and "
+        "ComfyUI before 0.3.77 a little, and sd-scripts and diffusers drop its magnitudes. "
+        "--to checkpoint is exact everywhere."
+    ),
+    "diffusers": N_("It is a DoRA: diffusers is exact at strength 1. --to merged or checkpoint is exact everywhere."),
 }
 # Of the file that is converted, not of what comes of it.
 _LEFT_BEHIND = ("lora_adapter_metadata", "format", "sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
@@ -93,10 +97,13 @@ def at_strength(name: str, weights: LoraWeights, strength: float) -> LoraWeights
     """
     if strength == 1:
         return weights
-    if any(layer.magnitude is not None for _, _, layer in weights.layers()):
+    if any(layer.magnitude is not None for *__, layer in weights.layers()):
         raise LoraError(
-            f"{name} is a DoRA, whose strength cannot be put into a LoRA file. Leave strength at 1 and choose it where "
-            "the file is used, or merge it into a model."
+            _(
+                "{name} is a DoRA, whose strength cannot be put into a LoRA file. Leave strength at "
+                "1 and choose it where the file is used, or merge it into a model.",
+                name=name,
+            )
         )
 
     def scaled(layers: Mapping[str, LayerWeights]) -> dict[str, LayerWeights]:
@@ -109,8 +116,8 @@ def export_notes(weights: LoraWeights, form: ExportForm) -> tuple[str, ...]:
     """Which programs will not make of a file of this form what the studio makes of the LoRA, in sentences."""
     if form in ("merged", "checkpoint"):
         return ()
-    is_dora = any(layer.magnitude is not None for _, _, layer in weights.layers())
-    notes = [_DORA_READERS[form]] if is_dora else []
+    is_dora = any(layer.magnitude is not None for *__, layer in weights.layers())
+    notes = [_(_DORA_READERS[form])] if is_dora else []
     if form == "kohya" and (ends := sorted(path for path in weights.unet if not path.startswith(UNET_BLOCKS))):
         notes.append(ends_note(ends))
     return tuple(notes)
@@ -133,14 +140,20 @@ def _difference_of_models(components: Components, loras: Sequence[tuple[LoraWeig
 def _assert_close(target: Path, difference: float, limit: float) -> None:
     if not difference <= limit:
         raise LoraError(
-            f"{target.name} was not written: read back, it differs by {difference:.2g} of the largest number, where "
-            f"rounding makes {limit:g} at most. Use float32; if it stays so, this is a bug worth reporting."
+            _(
+                "{name} was not written: read back, it differs by {difference:.2g} of the largest "
+                "number, where rounding makes {limit:g} at most. Use float32; if it stays so, this "
+                "is a bug worth reporting.",
+                name=target.name,
+                difference=difference,
+                limit=limit,
+            )
         )
 
 
 def _kohya_facts(weights: LoraWeights, said: Mapping[str, str], stem: str) -> dict[str, str]:
     """What A1111, Forge and others read from the header: true of these weights, whatever the source said."""
-    layers = [layer for _, _, layer in weights.layers()]
+    layers = [layer for *__, layer in weights.layers()]
     dora = any(layer.magnitude is not None for layer in layers)
     module = "lycoris.kohya" if dora else "networks.lora"
     arguments = {"algo": "lora", "dora_wd": "True", "wd_on_output": "True"} if dora else {}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from studio.core.errors import LoraError
 from studio.core.files import write_atomically
+from studio.core.language import _
 from studio.engine.lora_file import LayerWeights, LoraWeights, read_weights
 from studio.loras.keys import Part, layer_name
 
@@ -76,8 +77,13 @@ def _assert_loras(weights: LoraWeights) -> None:
             or layer.up.ndim != layer.down.ndim
         ):
             raise LoraError(
-                f"It cannot be a LoRA file: {part} {path} has a changed bias, norm or (IA)³ factor, for which such "
-                "files have no place. Write a model with it instead: --to merged or --to checkpoint."
+                _(
+                    "It cannot be a LoRA file: {part} {path} has a changed bias, norm or (IA)³ factor, "
+                    "for which such files have no place. Write a model with it instead: --to merged or "
+                    "--to checkpoint.",
+                    part=part,
+                    path=path,
+                )
             )
 
 
@@ -138,17 +144,21 @@ def largest_difference(a: LoraWeights, b: LoraWeights) -> float:
     ours, theirs = _by_layer(a), _by_layer(b)
     if ours.keys() != theirs.keys():
         alone = sorted(f"{part} {layer}" for part, layer in ours.keys() ^ theirs.keys())
-        more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
+        names = ", ".join(alone[:3])
+        if len(alone) > 3:
+            names = _("{names} and {num_more} more", names=names, num_more=len(alone) - 3)
         raise LoraError(
-            f"The two LoRAs do not change the same layers: only one of them has {', '.join(alone[:3])}{more}. "
-            "Convert the file again."
+            _(
+                "The two LoRAs do not change the same layers: only one of them has {names}. Convert the file again.",
+                names=names,
+            )
         )
     updates, magnitudes = _Largest(), _Largest()
     for key, mine in ours.items():
         other = theirs[key]
         updates.compare(_change(mine), _change(other))
         if (mine.magnitude is None) != (other.magnitude is None):
-            raise LoraError(f"Only one of the two LoRAs has a magnitude (DoRA) for {key[0]} {key[1]}.")
+            raise LoraError(_("Only one of the two LoRAs has a magnitude (DoRA) for {layer}.", layer=" ".join(key)))
         if mine.magnitude is not None and other.magnitude is not None:
             magnitudes.compare(mine.magnitude, other.magnitude)
     return max(updates.relative, magnitudes.relative)
@@ -188,10 +198,18 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 def _assert_finite(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype) -> None:
     for name, tensor in state.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise LoraError(
-                f"{path.name} was not written: {name} holds NaN or infinite values"
-                f"{' in float16, whose largest number is 65504. Choose float32' if dtype == torch.float16 else ''}."
-            )
+            if dtype == torch.float16:
+                problem = _(
+                    "{file} was not written: {weight} holds NaN or infinite values in float16, whose largest number "
+                    "is 65504. Choose float32.",
+                    file=path.name,
+                    weight=name,
+                )
+            else:
+                problem = _(
+                    "{file} was not written: {weight} holds NaN or infinite values.", file=path.name, weight=name
+                )
+            raise LoraError(problem)
 
 
 def _adapter_entries(file: Path, part: Part, weights: LoraWeights) -> dict[str, object]:
@@ -206,8 +224,16 @@ def _adapter_entries(file: Path, part: Part, weights: LoraWeights) -> dict[str, 
     plain = [path for path, layer in named.items() if layer.magnitude is None]
     if plain and len(plain) < len(named):  # peft has one use_dora for all, and would make up the magnitudes
         raise LoraError(
-            f"{file.name} was not written: diffusers' files have a magnitude (DoRA) in all layers of the {part} or in "
-            f"none, and {len(plain)} of {len(named)} have none ({plain[0]}, …). Export it for kohya instead."
+            _(
+                "{file} was not written: diffusers' files have a magnitude (DoRA) in all layers of "
+                "the {part} or in none, and {num_plain} of {num_named} have none ({layer}, …). "
+                "Export it for kohya instead.",
+                file=file.name,
+                part=part,
+                num_plain=len(plain),
+                num_named=len(named),
+                layer=plain[0],
+            )
         )
     ranks = {path: layer.rank for path, layer in named.items()}
     alphas = {path: layer.alpha for path, layer in named.items()}

@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from studio.core.errors import LoraError
+from studio.core.language import N_, _
+from studio.engine.lycoris_updates import change_of, nothing_of, pair_of
 from studio.engine.models import Components
 from studio.loras.keys import LoraKey, Part, Role, ScaleRule, layer_name, read_key, scale_rules
 from studio.loras.library import check_kind
@@ -55,6 +57,15 @@ class LayerWeights:
     def is_addition(self) -> bool:
         """Whether up and down say all: such a layer can be attached by a hook."""
         return self.magnitude is None and self.factor is None and self.bias is None
+
+    @property
+    def acts(self) -> bool:
+        """Whether it changes anything; a magnitude alone can."""
+        if self.magnitude is not None:
+            return True
+        if any(tensor is not None and bool(tensor.any()) for tensor in (self.factor, self.bias)):
+            return True
+        return bool(self.up.any()) and bool(self.down.any()) and self.scale != 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +114,9 @@ def read_weights(name: str, path: Path, components: Components) -> LoraWeights:
                 _assert_sound(name, module_path, stored)
                 found[part][module_path] = _layer(name, module_path, module, stored, rules[part])
     except (SafetensorError, OSError) as error:
-        raise LoraError(f"{path.name} cannot be read: {error}. Copy or download it again.") from error
+        raise LoraError(
+            _("{name} cannot be read: {error}. Copy or download it again.", name=path.name, error=error)
+        ) from error
     return LoraWeights(found["unet"], found["text_encoder"])
 
 
@@ -137,12 +150,17 @@ def _group(name: str, header: WeightsHeader) -> Layers:
         key = read_key(tensor)
         assert key is not None, "check_kind lets only known names through"
         _put(name, layers, key, tensor)
-    for (_, layer), names in layers.items():
+    for (__, layer), names in layers.items():
         missing = _missing_sides(names)
         if missing:
             raise LoraError(
-                f"{name} is not complete: the layer {layer} has no {' and no '.join(sorted(missing))} "
-                "weight. None of it is used; copy or download it again."
+                _(
+                    "{name} is not complete: the layer {layer} has no {sides} weight. None of it is "
+                    "used; copy or download it again.",
+                    name=name,
+                    layer=layer,
+                    sides=_(" and no ").join(sorted(missing)),
+                )
             )
     return layers
 
@@ -150,7 +168,14 @@ def _group(name: str, header: WeightsHeader) -> Layers:
 def _put(name: str, layers: Layers, key: LoraKey, tensor: str) -> None:
     names = layers.setdefault((key.part, key.layer), {})
     if key.role in names:
-        raise LoraError(f"{name} is ambiguous: {names[key.role]} and {tensor} are the same weight of the same layer.")
+        raise LoraError(
+            _(
+                "{name} is ambiguous: {first} and {second} are the same weight of the same layer.",
+                name=name,
+                first=names[key.role],
+                second=tensor,
+            )
+        )
     names[key.role] = tensor
 
 
@@ -158,8 +183,14 @@ def _assert_known(name: str, layers: Layers, modules: Mapping[Part, Adaptable]) 
     unknown = [layer for part, layer in layers if layer not in modules[part]]
     if unknown:
         raise LoraError(
-            f"{name} does not fit this model: {len(unknown)} of its {len(layers)} layers are not in it "
-            f"({unknown[0]}, …). It was made for a model of another size or kind."
+            _(
+                "{name} does not fit this model: {num_unknown} of its {num_layers} layers are not in "
+                "it ({layer}, …). It was made for a model of another size or kind.",
+                name=name,
+                num_unknown=len(unknown),
+                num_layers=len(layers),
+                layer=unknown[0],
+            )
         )
 
 
@@ -168,12 +199,29 @@ def _assert_sound(name: str, layer: str, stored: Stored) -> None:
     for role, tensor in stored.items():
         if role in ("alpha", "on_input"):  # one number, of any type: LyCORIS keeps (IA)³'s side as a whole one
             if tensor.numel() != 1 or not bool(torch.isfinite(tensor).all()):
-                raise LoraError(f"{name} is broken: the {role} of {layer} is {tensor.tolist()}.")
+                found = tensor.tolist()
+                raise LoraError(
+                    _(
+                        "{name} is broken: the {role} of {layer} is {found}.",
+                        name=name,
+                        role=role,
+                        layer=layer,
+                        found=found,
+                    )
+                )
             continue
         if tensor.dtype not in FLOATS:
-            raise LoraError(f"{name} cannot be used: {layer} is stored as {tensor.dtype}, where floats belong.")
+            raise LoraError(
+                _(
+                    "{name} cannot be used: {layer} is stored as {dtype}, where floats belong.",
+                    name=name,
+                    layer=layer,
+                    dtype=tensor.dtype,
+                )
+            )
         if not bool(torch.isfinite(tensor).all()):
-            raise LoraError(f"{name} is broken: {layer} holds NaN or infinite values. Its training went wrong.")
+            broken = N_("{name} is broken: {layer} holds NaN or infinite values. Its training went wrong.")
+            raise LoraError(_(broken, name=name, layer=layer))
 
 
 def _missing_sides(roles: Iterable[Role]) -> set[Role]:
@@ -215,11 +263,21 @@ def _layer(name: str, path: str, module: Layer, stored: Stored, rule: ScaleRule)
     try:
         layer = _lycoris_layer(module, numbers, alpha)
     except (RuntimeError, ValueError, IndexError) as error:
-        raise LoraError(
-            f"{name} does not fit this model: {path} is {_shapes(numbers)}, where {tuple(module.weight.shape)} "
-            "belongs. It was made for a model of another size."
-        ) from error
+        raise _misfit(name, path, _shapes(numbers), module) from error
     return replace(layer, magnitude=magnitude)
+
+
+def _misfit(name: str, path: str, shapes: str, module: Layer) -> LoraError:
+    return LoraError(
+        _(
+            "{name} does not fit this model: {layer} is {shapes}, where {wanted} belongs. It was made for a model of "
+            "another size.",
+            name=name,
+            layer=path,
+            shapes=shapes,
+            wanted=tuple(module.weight.shape),
+        )
+    )
 
 
 def _shapes(numbers: Stored) -> str:
@@ -246,62 +304,12 @@ def _lycoris_layer(module: Layer, stored: Stored, alpha: float | None) -> LayerW
     if "ia3" in stored:
         on_input = bool(stored["on_input"].any()) if "on_input" in stored else False
         sides = (1, -1) if on_input else (-1, 1)
-        factor = stored["ia3"].reshape(*sides, *(1 for _ in weight.shape[2:]))
+        factor = stored["ia3"].reshape(*sides, *(1 for __ in weight.shape[2:]))
         factor.expand_as(weight)
-        return LayerWeights(*_nothing(weight), 0.0, factor=factor, bias=bias)
-    change = _change(stored, alpha)
-    down, up = _nothing(weight) if change is None else _pair(change.reshape(weight.shape))
+        return LayerWeights(*nothing_of(weight), 0.0, factor=factor, bias=bias)
+    change = change_of(stored, alpha)
+    down, up = nothing_of(weight) if change is None else pair_of(change.reshape(weight.shape))
     return LayerWeights(down, up, float(down.shape[0]), bias=bias)
-
-
-def _change(stored: Stored, alpha: float | None) -> torch.Tensor | None:
-    """(out, in, …): the update of the weight, by LyCORIS' own functions where it takes more than a sum."""
-    for role in ("diff", "w_norm"):
-        if role in stored:
-            return stored[role]
-    if "mid" in stored:
-        from lycoris.functional import locon  # several seconds, which only such a file costs
-
-        sides = (stored["down"], stored["up"], stored["mid"])
-        return _plain(locon.diff_weight(*sides, gamma=_scale(alpha, stored["down"].shape[0]), backend="torch"))
-    if "hada_w1_a" in stored:
-        from lycoris.functional import loha
-
-        names: tuple[Role, ...] = ("hada_w1_b", "hada_w1_a", "hada_w2_b", "hada_w2_a", "hada_t1", "hada_t2")
-        scale = torch.tensor(_scale(alpha, stored["hada_w1_b"].shape[0]))
-        return _plain(loha.diff_weight(*(stored.get(name) for name in names), gamma=scale, backend="torch"))
-    if any(role.startswith("lokr") for role in stored):
-        from lycoris.functional import lokr
-
-        names = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
-        ranks = [stored[name].shape[1] for name in ("lokr_w1_a", "lokr_w2_a") if name in stored]
-        # gamma / rank is its scale; of two whole matrices it is 1, whatever alpha the file has
-        gamma = alpha if alpha is not None and ranks else float(ranks[0]) if ranks else 1.0
-        return _plain(lokr.diff_weight(*(stored.get(name) for name in names), gamma=gamma, backend="torch"))
-    return None
-
-
-def _plain(change: torch.Tensor) -> torch.Tensor:
-    return change.detach()
-
-
-def _scale(alpha: float | None, rank: int) -> float:
-    return 1.0 if alpha is None else alpha / rank
-
-
-def _pair(change: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(down, up) of the least rank that surely holds any update of this shape."""
-    if change.ndim == 1:
-        return torch.ones(1, 1), change[:, None]
-    num_outputs, num_inputs = change.shape[0], change[0].numel()
-    ones = (1,) * (change.ndim - 2)
-    if num_outputs <= num_inputs:
-        return change, torch.eye(num_outputs).reshape(num_outputs, num_outputs, *ones)
-    return torch.eye(num_inputs).reshape(num_inputs, *change.shape[1:]), change.reshape(num_outputs, num_inputs, *ones)
-
-
-def _nothing(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.zeros(0, *weight.shape[1:]), torch.zeros(weight.shape[0], 0, *(1 for _ in weight.shape[2:]))
 
 
 def _fitted(
@@ -310,13 +318,10 @@ def _fitted(
     """Both sides in the shapes that the module needs. 1 × 1 convolutions are stored as matrices by some programs."""
     rank = down.shape[0] if down.ndim else 0
     wanted_down = (rank, *module.weight.shape[1:])
-    wanted_up = (module.weight.shape[0], rank, *(1 for _ in module.weight.shape[2:]))
+    wanted_up = (module.weight.shape[0], rank, *(1 for __ in module.weight.shape[2:]))
     same_rank = up.ndim > 1 and up.shape[1] == rank
     if not same_rank or down.numel() != _size(wanted_down) or up.numel() != _size(wanted_up) or rank == 0:
-        raise LoraError(
-            f"{name} does not fit this model: {path} is {tuple(up.shape)} · {tuple(down.shape)}, where "
-            f"{tuple(module.weight.shape)} belongs. It was made for a model of another size."
-        )
+        raise _misfit(name, path, f"{tuple(up.shape)} · {tuple(down.shape)}", module)
     return down.reshape(wanted_down), up.reshape(wanted_up)
 
 
@@ -325,8 +330,15 @@ def _magnitude(name: str, path: str, module: Layer, magnitude: torch.Tensor) -> 
     num_outputs = module.weight.shape[0]
     if magnitude.numel() != num_outputs:
         raise LoraError(
-            f"{name} does not fit this model: the magnitude of {path} has the shape {tuple(magnitude.shape)}, where "
-            f"one number for each of {num_outputs} outputs belongs. It was made for a model of another size."
+            _(
+                "{name} does not fit this model: the magnitude of {layer} has the shape {shape}, "
+                "where one number for each of {num_outputs} outputs belongs. It was made for a model "
+                "of another size.",
+                name=name,
+                layer=path,
+                shape=tuple(magnitude.shape),
+                num_outputs=num_outputs,
+            )
         )
     return magnitude.reshape(num_outputs)
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from studio.core.errors import LoraError
+from studio.core.language import _
 from studio.core.results import LoraUsed
 from studio.core.settings import LoraChoice
 from studio.engine.lora_file import LayerWeights, LoraWeights, modules_of, read_weights
@@ -95,7 +96,7 @@ class WeightSum:
         self._bias = module.bias.data if module.bias is not None else None
         with torch.inference_mode(False):
             module.weight.data = changed_weight(self._base, stack).to(self._base.dtype)
-            if self._bias is not None and any(layer.bias is not None for layer, _ in stack):
+            if self._bias is not None and any(layer.bias is not None for layer, __ in stack):
                 module.get_parameter("bias").data = changed_bias(self._bias, stack).to(self._bias.dtype)
 
     def remove(self) -> None:
@@ -141,8 +142,8 @@ def changed_weight(weight: torch.Tensor, stack: Stack) -> torch.Tensor:
 @dataclass(frozen=True, eq=False)
 class Lora:
     """A file that fits the model, read whole: for each layer's module path its weights, in the model's precision.
-    `changes` says
-       how much of the model it is about, `notes` what not to expect of it.
+
+    `changes` says how much of the model it is about, `notes` what not to expect of it.
     """
 
     name: str
@@ -179,14 +180,15 @@ def read_lora(name: str, path: Path, components: Components) -> Lora:
     found: dict[Part, dict[str, LayerWeights]] = {"unet": {}, "text_encoder": {}}
     modules = modules_of(components)
     for part, module_path, layer in weights.layers():
-        _, module = modules[part][layer_name(module_path)]
+        __, module = modules[part][layer_name(module_path)]
         found[part][module_path] = _like(layer, module.weight)
-    num_unet_layers = sum(isinstance(module, nn.Linear | nn.Conv2d) for _, module in modules["unet"].values())
+    num_unet_layers = sum(isinstance(module, nn.Linear | nn.Conv2d) for __, module in modules["unet"].values())
     header = read_header(path)
     changes = _changes(name, weights, num_unet_layers=num_unet_layers)
     notes = file_notes(header)
-    if not any(_acts(layer) for _, _, layer in weights.layers()):
-        notes = (f"{name} changes nothing: its weights are all zero, as before the first training step.", *notes)
+    if not any(layer.acts for *__, layer in weights.layers()):
+        idle = _("{name} changes nothing: its weights are all zero, as before the first training step.", name=name)
+        notes = (idle, *notes)
     return Lora(name, path, sha256_of(path), weights_hash(header), found["unet"], found["text_encoder"], changes, notes)
 
 
@@ -208,19 +210,15 @@ def _like(layer: LayerWeights, weight: torch.Tensor) -> LayerWeights:
 
 def _changes(name: str, weights: LoraWeights, *, num_unet_layers: int) -> str:
     """How much of the model it is about."""
-    num_unet, num_text = len(weights.unet), len(weights.text_encoder)
-    share = 100 * num_unet / num_unet_layers
-    words = f"{name} changes {num_unet} of the U-Net's {num_unet_layers} layers ({share:.0f} %)"
-    return words + (f" and {num_text} of the text encoder's." if num_text else "; the text encoder stays as it is.")
-
-
-def _acts(layer: LayerWeights) -> bool:
-    """A magnitude alone can change a layer."""
-    if layer.magnitude is not None:
-        return True
-    if any(tensor is not None and bool(tensor.any()) for tensor in (layer.factor, layer.bias)):
-        return True
-    return bool(layer.up.any()) and bool(layer.down.any()) and layer.scale != 0
+    unet = _(
+        "{num_changed} of the U-Net's {num_layers} layers ({share:.0f} %)",
+        num_changed=len(weights.unet),
+        num_layers=num_unet_layers,
+        share=100 * len(weights.unet) / num_unet_layers,
+    )
+    if num_text := len(weights.text_encoder):
+        return _("{name} changes {unet} and {num_text} of the text encoder's.", name=name, unet=unet, num_text=num_text)
+    return _("{name} changes {unet}; the text encoder stays as it is.", name=name, unet=unet)
 
 
 class Attached(Protocol):
@@ -258,7 +256,7 @@ class LoraLayers:
             except RuntimeError as error:  # most often: no memory
                 self._take_off()
                 self._attach(before)
-                raise LoraError(f"The LoRAs could not be attached: {error}") from error
+                raise LoraError(_("The LoRAs could not be attached: {error}", error=error)) from error
         return tuple(
             LoraUsed(name=lora.name, strength=s, sha256=lora.sha256, weights_hash=lora.weights_hash)
             for lora, s in self._active
@@ -294,7 +292,7 @@ class LoraLayers:
         limit = self.sum_limit_bytes
         if limit is None:
             limit = sum_limit(self.components.unet.device, self.components.unet.dtype)
-        small = sum(layer.weight.nbytes for layer, _ in layers) <= limit
+        small = sum(layer.weight.nbytes for layer, __ in layers) <= limit
         for layer, stack in layers:
             self._attached.append(_attach(layer, stack, small=small))
         self._active = tuple(wanted)
@@ -335,13 +333,13 @@ def stacks_by_layer(loras: Sequence[tuple[Mapping[str, LayerWeights], float]]) -
 
 def _stacked(stack: Stack) -> tuple[torch.Tensor, torch.Tensor]:
     """One pair that does what all of them do: (sum of ranks, in, …) and (out, sum of ranks, …)."""
-    down = torch.cat([layer.down for layer, _ in stack])
+    down = torch.cat([layer.down for layer, __ in stack])
     up = torch.cat([layer.up * (layer.scale * strength) for layer, strength in stack], dim=1)
     return down, up
 
 
 def _attach(layer: Changeable, stack: Stack, *, small: bool) -> Attached:
-    if small or isinstance(layer, nn.GroupNorm | nn.LayerNorm) or not all(weights.is_addition for weights, _ in stack):
+    if small or isinstance(layer, nn.GroupNorm | nn.LayerNorm) or not all(weights.is_addition for weights, __ in stack):
         return WeightSum(layer, stack)
     down, up = _stacked(stack)
     update = ConvUpdate(down, up, layer) if isinstance(layer, nn.Conv2d) else LinearUpdate(down, up)

@@ -22,13 +22,15 @@ from typing import Literal
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from studio.core.errors import LoraError, ModelError
 from studio.core.files import read_text
+from studio.core.language import _
 from studio.engine.lora_file import LoraWeights
 from studio.engine.lora_layers import Stack, changed_bias, changed_weight, stacks_by_layer
 from studio.engine.model_files import TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX, configuration_folder
+from studio.engine.model_folder import forget_own_path
 from studio.engine.models import Components
 
 Names = Mapping[str, str]
@@ -182,9 +184,9 @@ def merged_tensors(components: Components, loras: Loras) -> Iterator[MergedTenso
         "text_encoder": stacks_by_layer([(lora.text_encoder, strength) for lora, strength in loras]),
         "vae": {},
     }
-    for part, module in _modules(components).items():
-        for name, tensor in module.state_dict().items():
-            path, _, parameter = name.rpartition(".")
+    for part in _WEIGHTS_NAMES:
+        for name, tensor in components.modules()[part].state_dict().items():
+            path, __, parameter = name.rpartition(".")
             stack = stacks[part].get(path)
             if stack and parameter == "weight":
                 tensor = changed_weight(tensor, stack)
@@ -218,7 +220,7 @@ def merge_loras(components: Components, loras: Loras, folder: Path, *, dtype: to
             state = states.pop(part)
             named = {text_name(name): tensor for name, tensor in state.items()} if part == "text_encoder" else state
             save_file(named, aside / part / _WEIGHTS_NAMES[part], metadata={"format": "pt"})
-        _forget_own_path(aside)
+        forget_own_path(aside)
 
 
 def write_checkpoint(components: Components, loras: Loras, file: Path, *, dtype: torch.dtype) -> None:
@@ -265,14 +267,16 @@ def assert_size_of_sd15(components: Components) -> None:
             wanted, found = config[name], getattr(getattr(components, part).config, name)
             if wanted != (list(found) if isinstance(found, tuple) else found):
                 raise ModelError(
-                    f"This model cannot be a single file: its {part} has {name} {found}, where Stable Diffusion 1.5 "
-                    f"has {wanted}. Such files hold no configuration, so no program could load it. Export a model "
-                    "folder instead (--to merged)."
+                    _(
+                        "This model cannot be a single file: its {part} has {name} {found}, where Stable "
+                        "Diffusion 1.5 has {wanted}. Such files hold no configuration, so no program could "
+                        "load it. Export a model folder instead (--to merged).",
+                        part=part,
+                        name=name,
+                        found=found,
+                        wanted=wanted,
+                    )
                 )
-
-
-def _modules(components: Components) -> dict[ModelPart, nn.Module]:
-    return {"unet": components.unet, "vae": components.vae, "text_encoder": components.text_encoder}
 
 
 def _layout(components: Components) -> OriginalLayout:
@@ -293,8 +297,12 @@ def _states(components: Components, loras: Loras, dtype: torch.dtype) -> dict[Mo
         tensor = merged.tensor.to("cpu", dtype if merged.tensor.is_floating_point() else merged.tensor.dtype)
         if not bool(torch.isfinite(tensor).all()):
             raise LoraError(
-                f"The merged model was not written: {merged.part} {merged.name} holds NaN or infinite values. "
-                "Use a smaller strength, or float32."
+                _(
+                    "The merged model was not written: {part} {weight} holds NaN or infinite values. Use a "
+                    "smaller strength, or float32.",
+                    part=merged.part,
+                    weight=merged.name,
+                )
             )
         states[merged.part][merged.name] = tensor.contiguous()
     return states
@@ -308,14 +316,6 @@ def _save_configuration(components: Components, part: ModelPart, folder: Path, d
     config.dtype = dtype
     folder.mkdir()
     config.save_pretrained(folder)
-
-
-def _forget_own_path(folder: Path) -> None:
-    """diffusers notes where a model was loaded from: nothing that belongs into a model that is passed on."""
-    for path in [folder / "model_index.json", *folder.glob("*/*config.json")]:
-        entries = json.loads(read_text(path))
-        if entries.pop("_name_or_path", None) is not None:
-            path.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -341,4 +341,9 @@ def assert_free(target: Path) -> None:
         LoraError: where something does.
     """
     if target.exists() or target.is_symlink():
-        raise LoraError(f"{target} is there already, and nothing is overwritten. Choose another name, or move it away.")
+        raise LoraError(
+            _(
+                "{target} is there already, and nothing is overwritten. Choose another name, or move it away.",
+                target=target,
+            )
+        )

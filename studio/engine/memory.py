@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from studio.core.errors import ModelError
+from studio.core.language import _
 from studio.core.results import MemorySample, MemoryUse
 from studio.engine.device import release_memory
 from studio.jobs.events import MemoryEvent
@@ -77,7 +78,7 @@ def total_bytes(device: torch.device) -> int:
 
 def free_cuda_bytes(device: torch.device) -> int:
     """What may still be taken of a CUDA device: what nobody has, and what this process's torch keeps for later."""
-    free, _ = torch.cuda.mem_get_info(device)
+    free, __ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
@@ -129,7 +130,7 @@ class MemoryMeter:
 
     def sample_accelerator(self) -> None:
         """Read the accelerator's memory; call it from the thread that computes."""
-        allocated, _ = read_accelerator(self._device)
+        allocated, __ = read_accelerator(self._device)
         if allocated is not None:
             self._peak_accelerator = max(self._peak_accelerator or 0, allocated)
 
@@ -169,7 +170,7 @@ class MemoryWatch:
     def read_accelerator(self) -> None:
         """Read the accelerator's memory; call it from the thread that computes."""
         self._accelerator = read_accelerator(self._device)
-        allocated, _ = self._accelerator
+        allocated, __ = self._accelerator
         if allocated is not None:
             self.peak_accelerator_bytes = max(self.peak_accelerator_bytes or 0, allocated)
 
@@ -250,8 +251,12 @@ class OffloadedModule:
                 raise SafetensorError(f"{changed[0]} is not as it was written")
         except (OSError, SafetensorError) as error:
             raise ModelError(
-                f"The cache lost the weights of the {type(self._module).__name__} ({self._file}), which wait there "
-                "while they are not needed. Resume the run: they are written again."
+                _(
+                    "The cache lost the weights of the {part} ({file}), which wait there while they are "
+                    "not needed. Resume the run: they are written again.",
+                    part=type(self._module).__name__,
+                    file=self._file,
+                )
             ) from error
         try:
             for name, parameter in self._parameters.items():

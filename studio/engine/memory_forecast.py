@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from studio.core.errors import NotEnoughMemoryError
+from studio.core.language import _
 from studio.core.text import gigabytes
 from studio.engine.attention import AttentionPlan, PlannedAttention, attention, rows_of_chunk
 from studio.engine.denoise import is_tiled, native_size
@@ -96,18 +97,29 @@ class ImageRoom:
                 self._components, width=width, height=height, guided=guided, plan=self._plan
             )
         needed, free, total = self._counted[size], free_bytes(self._device), total_bytes(self._device)
-        takes = f"An image of {width} × {height} takes about {gigabytes(needed)} beside the model"
+        picture = {"width": width, "height": height, "needed": gigabytes(needed)}
         if needed + self._weights_bytes() > total:
             raise NotEnoughMemoryError(
-                f"{takes} and its {gigabytes(self._weights_bytes())}, and this device has {gigabytes(total)} in all. "
-                "Choose a smaller width and height."
+                _(
+                    "An image of {width} × {height} takes about {needed} beside the model and its {weights}, and this "
+                    "device has {total} in all. Choose a smaller width and height.",
+                    weights=gigabytes(self._weights_bytes()),
+                    total=gigabytes(total),
+                    **picture,
+                )
             )
         if needed > free:
-            return (
-                f"{takes}, and only {gigabytes(free)} are free: it may become very slow. Close other programs, or "
-                "choose a smaller width and height."
+            return _(
+                "An image of {width} × {height} takes about {needed} beside the model, and only {free} are free: it "
+                "may become very slow. Close other programs, or choose a smaller width and height.",
+                free=gigabytes(free),
+                **picture,
             )
-        return f"{takes}; {gigabytes(free)} are free."
+        return _(
+            "An image of {width} × {height} takes about {needed} beside the model; {free} are free.",
+            free=gigabytes(free),
+            **picture,
+        )
 
     def _weights_bytes(self) -> int:
         return sum(p.nbytes for module in self._components.modules().values() for p in module.parameters())

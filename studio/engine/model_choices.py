@@ -11,11 +11,13 @@ from pydantic import ValidationError
 
 from studio.core.errors import ModelError
 from studio.core.files import read_text, write_atomically
+from studio.core.language import _
 from studio.core.paths import UserData, typed_path
 from studio.core.records import Record
 from studio.core.settings import SHIPPED_MODEL
-from studio.engine.hub import MODEL_INDEX, PIPELINE, local_snapshot, looks_like_hub_name, split_revision
+from studio.engine.hub import local_snapshot, looks_like_hub_name, split_revision
 from studio.engine.hub_download import HubPlace
+from studio.engine.model_folder import MODEL_INDEX, PIPELINE
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +83,7 @@ def model_choices(user_data: UserData, *, cache: Path | None = None) -> tuple[Mo
     root = cache or Path(constants.HF_HUB_CACHE)
     known = {
         SHIPPED_MODEL: ModelChoice(
-            SHIPPED_MODEL, SHIPPED_MODEL, "Built in: a small model of shoes, 128 × 128, to try everything in seconds"
+            SHIPPED_MODEL, SHIPPED_MODEL, _("Built in: a small model of shoes, 128 × 128, to try everything in seconds")
         ),
         STABLE_DIFFUSION: _stable_diffusion(root),
     }
@@ -90,27 +92,27 @@ def model_choices(user_data: UserData, *, cache: Path | None = None) -> tuple[Mo
             known[name] = choice
     for repository in _cached_repositories(root):
         if repository not in known and _is_here(root, repository):
-            known[repository] = ModelChoice(repository, repository, "from Hugging Face, on this machine")
+            known[repository] = ModelChoice(repository, repository, _("from Hugging Face, on this machine"))
     return tuple(known.values())
 
 
 def _stable_diffusion(root: Path) -> ModelChoice:
-    about = "The model of the original report: 512 × 512"
+    title, about = "Stable Diffusion 1.5", _("The model of the original report: 512 × 512")
     if _is_here(root, STABLE_DIFFUSION):
-        return ModelChoice(STABLE_DIFFUSION, "Stable Diffusion 1.5", f"{about}, on this machine")
+        return ModelChoice(STABLE_DIFFUSION, title, _("{about}, on this machine", about=about))
     blobs = HubPlace(root, STABLE_DIFFUSION).folder / "blobs"
     arrived = sum(file.stat().st_size for file in blobs.iterdir()) if blobs.is_dir() else 0
     missing = max(1, STABLE_DIFFUSION_BYTES - arrived)
-    return ModelChoice(STABLE_DIFFUSION, "Stable Diffusion 1.5", f"{about}, from Hugging Face", missing, arrived)
+    return ModelChoice(STABLE_DIFFUSION, title, _("{about}, from Hugging Face", about=about), missing, arrived)
 
 
 def _choice(root: Path, name: str) -> ModelChoice | None:
     """A model that was loaded before; None where it is gone."""
     path = typed_path(name)
     if path.exists():
-        return ModelChoice(name, path.stem if path.is_file() else path.name, f"in {path.parent}")
+        return ModelChoice(name, path.stem if path.is_file() else path.name, _("in {folder}", folder=path.parent))
     if looks_like_hub_name(name) and _is_here(root, name):
-        return ModelChoice(name, name, "from Hugging Face, on this machine")
+        return ModelChoice(name, name, _("from Hugging Face, on this machine"))
     return None
 
 

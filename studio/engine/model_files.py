@@ -6,49 +6,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.core.errors import ModelError, WeightsFileError
-from studio.core.files import assert_regular, open_file, read_text
+from studio.core.files import read_text
+from studio.core.language import N_, _
 from studio.core.paths import assets_folder, typed_path
 from studio.core.settings import SHIPPED_MODEL
-from studio.engine.hub import (
-    PARTS,
-    PICKLE_STEMS,
-    DownloadWatcher,
-    find_hub_model,
-    half_precision_parts,
-    looks_like_hub_name,
-)
+from studio.engine.hub import DownloadWatcher, find_hub_model, looks_like_hub_name
+from studio.engine.model_folder import check_folder, half_precision_parts
 from studio.loras.weights_file import PICKLE_ENDINGS, WeightsHeader, read_header
 
 SAFETENSORS = ".safetensors"
-# Far above those of any Stable Diffusion 1.x, far below what fills a memory: no model needs more.
-CONFIGURATIONS = ("config.json", "scheduler_config.json", "tokenizer_config.json")
-MAX_NUMBERS = {"num_train_timesteps": 10_000, "model_max_length": 1000, "max_position_embeddings": 1000}
-MAX_LAYERS = 100
-MAX_NUMBER = 1_000_000
 MIN_TOKENS = 3  # a beginning, a word and an end
 TILED_ABOVE_PIXELS = 1024 * 1024  # the VAE works on a larger image in tiles
 TILE_PIXELS = 512  # a side
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 TEXT_PREFIX = "cond_stage_model.transformer."
-_PARTS = {UNET_PREFIX: "U-Net", VAE_PREFIX: "VAE", TEXT_PREFIX: "text encoder"}
+_PARTS = {UNET_PREFIX: "U-Net", VAE_PREFIX: "VAE", TEXT_PREFIX: N_("text encoder")}
 # What else comes as one .safetensors file, by a piece of a tensor's name that only it has; the first that fits counts.
 _OTHER_KINDS = (
-    ("lora_", "a LoRA, not a whole model: put it into the library of LoRAs and choose the model it was made for"),
-    ("conditioner.embedders.", "a checkpoint of Stable Diffusion XL"),
-    (f"{UNET_PREFIX}label_emb.", "a checkpoint of Stable Diffusion XL"),
-    ("cond_stage_model.model.", "a checkpoint of Stable Diffusion 2.x"),
-    ("joint_blocks.", "a checkpoint of Stable Diffusion 3"),
-    ("double_blocks.", "a checkpoint of Flux"),
-    ("control_model.", "a ControlNet, not a whole model"),
-    ("emb_params", "a textual inversion embedding, not a whole model"),
-    ("down_blocks.", "one part of a model in diffusers' layout: choose the folder that holds model_index.json"),
+    ("lora_", N_("a LoRA, not a whole model: put it into the library of LoRAs and choose the model it was made for")),
+    ("conditioner.embedders.", N_("a checkpoint of Stable Diffusion XL")),
+    (f"{UNET_PREFIX}label_emb.", N_("a checkpoint of Stable Diffusion XL")),
+    ("cond_stage_model.model.", N_("a checkpoint of Stable Diffusion 2.x")),
+    ("joint_blocks.", N_("a checkpoint of Stable Diffusion 3")),
+    ("double_blocks.", N_("a checkpoint of Flux")),
+    ("control_model.", N_("a ControlNet, not a whole model")),
+    ("emb_params", N_("a textual inversion embedding, not a whole model")),
+    ("down_blocks.", N_("one part of a model in diffusers' layout: choose the folder that holds model_index.json")),
 )
 _INPUT_CHANNELS = {
-    9: "a checkpoint for inpainting (its U-Net takes 9 channels, not 4)",
-    8: "a checkpoint for editing by instructions (its U-Net takes 8 channels, not 4)",
+    9: N_("a checkpoint for inpainting (its U-Net takes 9 channels, not 4)"),
+    8: N_("a checkpoint for editing by instructions (its U-Net takes 8 channels, not 4)"),
 }
-_WIDTH_KINDS = {1024: "a checkpoint of Stable Diffusion 2.x", 2048: "a checkpoint of Stable Diffusion XL"}
+_WIDTH_KINDS = {1024: N_("a checkpoint of Stable Diffusion 2.x"), 2048: N_("a checkpoint of Stable Diffusion XL")}
 
 
 @dataclass(frozen=True)
@@ -110,7 +100,9 @@ def read_shape(name: str) -> ModelShape:
         shape = columns * scale, rows * scale, unet["block_out_channels"][0], channels[min(1, len(channels) - 1)]
         return ModelShape(*map(int, shape))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder} has no configuration of a model ({error}). Choose another folder.") from error
+        raise ModelError(
+            _("{folder} has no configuration of a model ({error}). Choose another folder.", folder=folder, error=error)
+        ) from error
 
 
 def find_model(name: str, *, progress: DownloadWatcher | None = None) -> FoundModel:
@@ -136,9 +128,13 @@ def find_model(name: str, *, progress: DownloadWatcher | None = None) -> FoundMo
         return FoundModel(file.stem, file.parent, file=file)
     if not looks_like_hub_name(name) or path.suffix.lower() in (SAFETENSORS, *PICKLE_ENDINGS):
         raise ModelError(
-            f"There is no model folder or file {name}. Give the folder that holds model_index.json, a .safetensors "
-            "file, a Hugging Face id such as stable-diffusion-v1-5/stable-diffusion-v1-5, or "
-            f"{SHIPPED_MODEL}."
+            _(
+                "There is no model folder or file {name}. Give the folder that holds "
+                "model_index.json, a .safetensors file, a Hugging Face id such as "
+                "stable-diffusion-v1-5/stable-diffusion-v1-5, or {shipped}.",
+                name=name,
+                shipped=SHIPPED_MODEL,
+            )
         )
     found = find_hub_model(name, progress=progress)
     notes = (*found.notes, *_variant_notes(found.folder))
@@ -149,7 +145,13 @@ def _variant_notes(folder: Path) -> tuple[str, ...]:
     parts = half_precision_parts(folder)
     if not parts:
         return ()
-    return (f"{folder.name} has its {' and '.join(parts)} in float16 files only (.fp16.safetensors); they are used.",)
+    return (
+        _(
+            "{name} has its {parts} in float16 files only (.fp16.safetensors); they are used.",
+            name=folder.name,
+            parts=_(" and ").join(parts),
+        ),
+    )
 
 
 def check_model(model: FoundModel) -> None:
@@ -161,9 +163,7 @@ def check_model(model: FoundModel) -> None:
     if model.file:
         check_checkpoint(model.file)
         return
-    _assert_stable_diffusion(model.folder)
-    _assert_configurations(model.folder)
-    _assert_safetensors(model.folder)
+    check_folder(model.folder)
 
 
 def assert_model_there(name: str) -> None:
@@ -174,79 +174,6 @@ def assert_model_there(name: str) -> None:
     """
     if name == SHIPPED_MODEL or typed_path(name).exists() or not looks_like_hub_name(name):
         check_model(find_model(name))
-
-
-def _assert_safetensors(folder: Path) -> None:
-    """Say of what only looks like a weights file what it is; a download that failed often leaves one."""
-    for part, stem in PICKLE_STEMS.items():
-        pickles = [path for ending in PICKLE_ENDINGS for path in (folder / part).glob(f"{stem}*{ending}")]
-        if pickles and not any((folder / part).glob("*.safetensors")):
-            raise ModelError(
-                f"{pickles[0]} is a pickle: opening one can run any program that is hidden in it, so the studio never "
-                f"does. It needs the {part} as .safetensors; get that file from where the model comes from."
-            )
-    for path in sorted(folder.glob("*/*.safetensors")):
-        with open_file(path) as file:
-            head = file.read(64)
-        if head.startswith(b"version https://git-lfs"):
-            raise ModelError(
-                f"{path} is a Git LFS pointer, not the weights themselves: fetch them with `git lfs pull`."
-            )
-        if head.lstrip()[:1] == b"<":
-            raise ModelError(f"{path} is a web page saved under this name, not weights. Download the model again.")
-        try:
-            read_header(path)
-        except WeightsFileError as error:
-            raise ModelError(f"The model in {folder} cannot be read: {error}") from error
-
-
-def _assert_stable_diffusion(folder: Path) -> None:
-    index = folder / "model_index.json"
-    try:
-        kind = json.loads(read_text(index))["_class_name"]
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"{folder} has no model_index.json, so it is not a model in diffusers' layout. Choose the folder that "
-            "holds model_index.json, unet, vae, text_encoder, tokenizer and scheduler, or a single .safetensors file."
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{index} cannot be read ({error}). Copy or download the model again.") from error
-    if kind != "StableDiffusionPipeline":
-        raise ModelError(
-            f"{folder} holds a {kind}; the studio works with StableDiffusionPipeline (Stable Diffusion 1.x)."
-        )
-
-
-def _assert_configurations(folder: Path) -> None:
-    """Every file is one, and every configuration JSON: libraries answer a damaged one with anything, down to a bare
-    Exception, and numbers out of bounds with all the memory there is.
-    """
-    for path in sorted(path for part in PARTS for path in (folder / part).glob("*")):
-        try:
-            if path.suffix == ".json":
-                _assert_bounds(path, json.loads(read_text(path)))
-            elif not path.is_dir():
-                assert_regular(path)
-        except (OSError, ValueError, RecursionError) as error:
-            raise ModelError(f"{path} cannot be read ({error}). Copy or download the model again.") from error
-
-
-def _assert_bounds(path: Path, values: object) -> None:
-    if path.name not in CONFIGURATIONS or not isinstance(values, dict):
-        return
-    for name, value in values.items():
-        most = MAX_NUMBERS.get(name, MAX_LAYERS if "layers" in name else MAX_NUMBER)
-        numbers = value if isinstance(value, list) else [value]
-        if len(numbers) > MAX_NUMBERS["num_train_timesteps"]:  # betas, one for each of the timesteps
-            raise ModelError(f"{name} in {path} must be a list of at most 10,000 numbers, got {len(numbers):,}.")
-        least = 1 if name in MAX_NUMBERS else -most
-        for number in numbers:
-            is_size = isinstance(number, int) or (isinstance(number, float) and name in MAX_NUMBERS)
-            if is_size and not least <= number <= most:  # NaN neither
-                raise ModelError(
-                    f"{name} in {path} must be between {least:,} and {most:,}, got {str(number)[:20]}. "
-                    "Copy or download the model again."
-                )
 
 
 def configuration_folder() -> Path:
@@ -265,17 +192,31 @@ def check_checkpoint(path: Path) -> WeightsHeader:
     except WeightsFileError as error:
         raise ModelError(str(error)) from error
     if kind := _other_kind(header, configuration_folder()):
-        raise ModelError(f"{path.name} is {kind}. The studio works with whole models of Stable Diffusion 1.x.")
-    lacking = [part for prefix, part in _PARTS.items() if not _has(header.tensors, prefix)]
+        raise ModelError(
+            _(
+                "{name} is {kind}. The studio works with whole models of Stable Diffusion 1.x.",
+                name=path.name,
+                kind=kind,
+            )
+        )
+    lacking = [_(part) for prefix, part in _PARTS.items() if not _has(header.tensors, prefix)]
     if len(lacking) == len(_PARTS):
         raise ModelError(
-            f"{path.name} holds no Stable Diffusion checkpoint in the original layout: its tensors have names such as "
-            f"{min(header.tensors, default='(none)')}. Choose another file, or a folder in diffusers' layout."
+            _(
+                "{name} holds no Stable Diffusion checkpoint in the original layout: its tensors "
+                "have names such as {tensor}. Choose another file, or a folder in diffusers' layout.",
+                name=path.name,
+                tensor=min(header.tensors, default=_("(none)")),
+            )
         )
     if lacking:
         raise ModelError(
-            f"{path.name} has no {' and no '.join(lacking)}, so it is not a whole model. Choose a file that has all "
-            "of U-Net, VAE and text encoder."
+            _(
+                "{name} has no {parts}, so it is not a whole model. Choose a file that has all of "
+                "U-Net, VAE and text encoder.",
+                name=path.name,
+                parts=_(" and no ").join(lacking),
+            )
         )
     return header
 
@@ -283,11 +224,13 @@ def check_checkpoint(path: Path) -> WeightsHeader:
 def _other_kind(header: WeightsHeader, configuration: Path) -> str:
     for piece, kind in _OTHER_KINDS:
         if any(piece in name for name in header.tensors):
-            return kind
+            return _(kind)
     first = header.tensors.get(f"{UNET_PREFIX}input_blocks.0.0.weight")
     channels = first.shape[1] if first and len(first.shape) == 4 else 4
+    if channels in _INPUT_CHANNELS:
+        return _(_INPUT_CHANNELS[channels])
     if channels != 4:
-        return _INPUT_CHANNELS.get(channels, f"a model whose U-Net takes {channels} channels, not 4")
+        return _("a model whose U-Net takes {channels} channels, not 4", channels=channels)
     return _wrong_width(header, configuration)
 
 
@@ -297,9 +240,11 @@ def _wrong_width(header: WeightsHeader, configuration: Path) -> str:
     for name, info in header.tensors.items():
         if name.startswith(UNET_PREFIX) and name.endswith("attn2.to_k.weight"):
             width = info.shape[-1]
-            return (
-                "" if width == wanted else _WIDTH_KINDS.get(width, f"a model of another size ({width}, not {wanted})")
-            )
+            if width == wanted:
+                return ""
+            if width in _WIDTH_KINDS:
+                return _(_WIDTH_KINDS[width])
+            return _("a model of another size ({width}, not {wanted})", width=width, wanted=wanted)
     return ""
 
 

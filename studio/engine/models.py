@@ -14,10 +14,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from studio.core.errors import ModelError
+from studio.core.language import _
 from studio.core.settings import PrecisionName, PredictionType
 from studio.engine.device import DTYPES
-from studio.engine.hub import half_precision_parts
 from studio.engine.model_files import MIN_TOKENS, TEXT_PREFIX, FoundModel, check_model, configuration_folder
+from studio.engine.model_folder import half_precision_parts
 from studio.loras.weights_file import WeightsHeader, read_header
 
 
@@ -65,9 +66,12 @@ def load_components(
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"The model in {place} cannot be read: {reason} "
-            "It needs unet, vae and text_encoder as .safetensors, a tokenizer and a scheduler; "
-            "copy or download it again."
+            _(
+                "The model in {place} cannot be read: {reason} It needs unet, vae and text_encoder "
+                "as .safetensors, a tokenizer and a scheduler; copy or download it again.",
+                place=place,
+                reason=reason,
+            )
         ) from error
     _assert_whole(pipeline, missing, place)
     _assert_tokens_fit(pipeline, place)
@@ -139,7 +143,7 @@ def _load_part(kind: type[FromOriginalModelMixin], part: str, path: Path, dtype:
         )
     except NotImplementedError as error:  # torch's word for moving a weight that no file gave
         raise ModelError(
-            f"The {part} in {path} lacks some of its weights. Copy or download the model again."
+            _("The {part} in {path} lacks some of its weights. Copy or download the model again.", part=part, path=path)
         ) from error
     return module
 
@@ -173,15 +177,21 @@ def _load_text_encoder(path: Path, config: Path, dtype: torch.dtype) -> tuple[CL
 def _assert_whole(pipeline: StableDiffusionPipeline, missing: Sequence[str], place: Path) -> None:
     """Every weight came from the file: none is a random number, none is without memory."""
     lacking = {
-        "text encoder": [*missing],
+        _("text encoder"): [*missing],
         "U-Net": _unread_weights(pipeline.unet),
         "VAE": _unread_weights(pipeline.vae),
     }
     for part, names in lacking.items():
         if names:
             raise ModelError(
-                f"The {part} in {place} lacks {len(names)} of its weights ({names[0]}, …). "
-                "Copy or download the model again."
+                _(
+                    "The {part} in {place} lacks {num_missing} of its weights ({weight}, …). Copy or "
+                    "download the model again.",
+                    part=part,
+                    place=place,
+                    num_missing=len(names),
+                    weight=names[0],
+                )
             )
 
 
@@ -195,8 +205,15 @@ def _assert_tokens_fit(pipeline: StableDiffusionPipeline, place: Path) -> None:
     said, places = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings
     if not MIN_TOKENS <= said <= places:
         raise ModelError(
-            f"model_max_length of the tokenizer in {place} must be between {MIN_TOKENS} and {places}, which is what "
-            f"its text encoder reads, got {said:g}. Copy or download the model again."
+            _(
+                "model_max_length of the tokenizer in {place} must be between {min_tokens} and "
+                "{places}, which is what its text encoder reads, got {said:g}. Copy or download the "
+                "model again.",
+                place=place,
+                min_tokens=MIN_TOKENS,
+                places=places,
+                said=said,
+            )
         )
 
 

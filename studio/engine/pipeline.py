@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from studio.core.errors import GenerationCancelledError, ModelError
+from studio.core.language import _
 from studio.core.results import Check, DeviceCheck, EngineFacts, ImageRecord, LoraUsed, MemoryUse, Timings
 from studio.core.settings import GenerationSettings, ModelSettings
 from studio.core.system import versions
@@ -219,7 +220,7 @@ class PipelineManager:
         loaded = self._require_loaded()
         with torch.inference_mode():
             for settings in generations:
-                prompt, _ = take_lora_tags(settings.prompt)
+                prompt, __ = take_lora_tags(settings.prompt)
                 loaded.text.encode(settings, prompt, state=())
 
     def forget_prompts(self) -> None:
@@ -316,7 +317,7 @@ class PipelineManager:
                 watcher.on_step(StepProgress(step, num_steps, clock.elapsed, preview))
             clock.leave_out(since=step_ended)
             if watcher.cancelled():
-                raise GenerationCancelledError(f"Cancelled after step {step} of {num_steps}.")
+                raise GenerationCancelledError(_("Cancelled after step {step} of {total}.", step=step, total=num_steps))
         return latents
 
     def _decode(
@@ -341,7 +342,7 @@ class PipelineManager:
 
     def _require_loaded(self) -> _Loaded:
         if self._loaded is None:
-            raise ModelError("No model is loaded. Choose one first.")
+            raise ModelError(_("No model is loaded. Choose one first."))
         return self._loaded
 
     def _assert_own_thread(self) -> None:

@@ -21,6 +21,7 @@ from safetensors.torch import save
 
 from studio.core.errors import InvalidImageError
 from studio.core.files import write_atomically
+from studio.core.language import N_, _, number
 from studio.core.results import Check
 from studio.core.settings import GenerationSettings
 
@@ -30,7 +31,7 @@ DECODED_LIMIT = 5.0
 BLACK_LEVEL = 3  # of 255: what a viewer sees as a black image, JPEG noise included
 FLAT_DEVIATION = 1.0  # of 255, per channel: below it nothing can be seen but one colour
 
-_CHANNELS = ("red", "green", "blue")
+_CHANNELS = (N_("red"), N_("green"), N_("blue"))
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Fault:
     advice: str
 
 
-_PRECISION_ADVICE = "Use float32; if it is float32 already, the model's files or the device are at fault."
+_PRECISION_ADVICE = N_("Use float32; if it is float32 already, the model's files or the device are at fault.")
 
 
 def check_latents(latents_BCHW: torch.Tensor) -> Fault | None:
@@ -54,8 +55,8 @@ def check_latents(latents_BCHW: torch.Tensor) -> Fault | None:
     if bool(torch.isfinite(latents_BCHW.sum(dtype=torch.float32))):
         return None
     share = 100 * float((~torch.isfinite(latents_BCHW)).float().mean())
-    finding = f"{share:.3g} % of the latents are NaN or infinite."
-    return Fault("latents", finding, _PRECISION_ADVICE)
+    finding = _("{share:.3g} % of the latents are NaN or infinite.", share=share)
+    return Fault("latents", finding, _(_PRECISION_ADVICE))
 
 
 def check_decoded(decoded_CHW: torch.Tensor) -> Fault | None:
@@ -63,27 +64,39 @@ def check_decoded(decoded_CHW: torch.Tensor) -> Fault | None:
     finite = torch.isfinite(decoded_CHW)
     if not bool(finite.all()):
         bad = (~finite).flatten(1).float().mean(1).cpu()
-        where = ", ".join(f"{name} {100 * float(b):.3g} %" for name, b in zip(_CHANNELS, bad, strict=False) if b)
-        return Fault("decoded", f"The VAE gave NaN or infinite values ({where}).", _PRECISION_ADVICE)
+        shares = zip(_CHANNELS, (100 * float(share) for share in bad), strict=False)
+        where = ", ".join(f"{_(name)} {number(share, '.3g')} %" for name, share in shares if share)
+        return Fault("decoded", _("The VAE gave NaN or infinite values ({where}).", where=where), _(_PRECISION_ADVICE))
     largest = float(decoded_CHW.abs().max())
     if largest > DECODED_LIMIT:
-        finding = f"The VAE gave values up to {largest:.3g}, where about 1 is normal and {DECODED_LIMIT:g} the limit."
-        return Fault("decoded", finding, "Lower the guidance scale; check that the VAE fits the model.")
+        finding = _(
+            "The VAE gave values up to {largest:.3g}, where about 1 is normal and {limit:g} the limit.",
+            largest=largest,
+            limit=DECODED_LIMIT,
+        )
+        return Fault("decoded", finding, _("Lower the guidance scale; check that the VAE fits the model."))
     return None
 
 
 def check_picture(picture_HWC: np.ndarray, *, height: int, width: int) -> Fault | None:
     """The final image: its shape, its type, not black, not one flat colour."""
     if picture_HWC.shape != (height, width, 3) or picture_HWC.dtype != np.uint8:
-        finding = f"The image is {picture_HWC.shape} of {picture_HWC.dtype}, expected {(height, width, 3)} of uint8."
-        return Fault("image", finding, "The VAE does not fit the model: load a matching one.")
+        finding = _(
+            "The image is {shape} of {dtype}, expected {wanted} of uint8.",
+            shape=picture_HWC.shape,
+            dtype=picture_HWC.dtype,
+            wanted=(height, width, 3),
+        )
+        return Fault("image", finding, _("The VAE does not fit the model: load a matching one."))
     if picture_HWC.max() <= BLACK_LEVEL:
-        finding = f"The image is black: no value is above {BLACK_LEVEL} of 255."
-        return Fault("image", finding, _PRECISION_ADVICE)
+        finding = _("The image is black: no value is above {level} of 255.", level=BLACK_LEVEL)
+        return Fault("image", finding, _(_PRECISION_ADVICE))
     if picture_HWC.reshape(-1, 3).std(axis=0).max() < FLAT_DEVIATION:
         red, green, blue = picture_HWC.reshape(-1, 3).mean(axis=0)
-        finding = f"The image is one flat colour (about {red:.0f}, {green:.0f}, {blue:.0f})."
-        return Fault("image", finding, "Try another seed; if all are flat, the model is at fault.")
+        finding = _(
+            "The image is one flat colour (about {red:.0f}, {green:.0f}, {blue:.0f}).", red=red, green=green, blue=blue
+        )
+        return Fault("image", finding, _("Try another seed; if all are flat, the model is at fault."))
     return None
 
 
@@ -91,12 +104,16 @@ def passed_checks(*, num_steps: int, decoded_CHW: torch.Tensor, picture_HWC: np.
     """What the checks of a good image saw, for the report."""
     low, high = float(decoded_CHW.min()), float(decoded_CHW.max())
     return (
-        Check(name="latents", passed=True, finding=f"finite through all {num_steps} steps"),
-        Check(name="decoded", passed=True, finding=f"finite, {low:.2f} to {high:.2f} before the clamp"),
+        Check(name="latents", passed=True, finding=_("finite through all {num_steps} steps", num_steps=num_steps)),
+        Check(
+            name="decoded",
+            passed=True,
+            finding=_("finite, {low:.2f} to {high:.2f} before the clamp", low=low, high=high),
+        ),
         Check(
             name="image",
             passed=True,
-            finding=f"{picture_HWC.min()} to {picture_HWC.max()}, not black, not flat",
+            finding=_("{low} to {high}, not black, not flat", low=picture_HWC.min(), high=picture_HWC.max()),
         ),
     )
 
@@ -106,7 +123,7 @@ def failed_checks(error: InvalidImageError) -> tuple[Check, ...]:
     order = ("latents", "decoded", "image")
     reached = order[: order.index(error.check)]
     return (
-        *(Check(name=name, passed=True, finding="passed") for name in reached),
+        *(Check(name=name, passed=True, finding=_("passed")) for name in reached),
         Check(name=error.check, passed=False, finding=error.finding),
     )
 

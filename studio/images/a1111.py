@@ -9,6 +9,7 @@ from typing import Literal
 
 from studio import __version__
 from studio.core.errors import PictureFileError, SettingsError
+from studio.core.language import N_, _, ngettext
 from studio.core.results import ImageRecord
 from studio.core.settings import GenerationSettings, LoraChoice, SchedulerName, parse_settings
 from studio.images.prompts import lora_choice, split_lora_tags, unlike_a1111
@@ -57,12 +58,12 @@ _SETTINGS_LINE = re.compile(rf"\s*(?:steps:\s*\d|(?:{_FIRST_KEYS}):.*?,\s*steps:
 _SETTING = re.compile(r'(\w[\w \-/]{0,80}):[ \t]*("(?:\\.|[^\\"])*"(?=\s*(?:,|$))|[^,]*)(?:,|$)')
 # What says nothing about how the image is made, or is used elsewhere in this module.
 _KNOWN_KEYS = frozenset(
-    {"Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model", "Model hash", "Lora hashes", "Version"}
+    ("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model", "Model hash", "Lora hashes", "Version")
 )
 # With these values they say nothing: they are what happens here anyway.
 _ORDINARY_VALUES = {"RNG": "CPU", "Clip skip": "1"}
 _NAMES_OF_KEYS = {key.casefold(): key for key in (*_KNOWN_KEYS, *_ORDINARY_VALUES)}
-_GPU_NOISE = "It names no RNG, so A1111 drew its noise on the GPU: the seed makes another image here."
+_GPU_NOISE = N_("It names no RNG, so A1111 drew its noise on the GPU: the seed makes another image here.")
 
 MAX_TEXT_LENGTH = 1_000_000
 _MAX_SKIPPED = 20
@@ -184,12 +185,18 @@ def parse_parameters(text: str) -> PictureText:
         PictureFileError: a text without a line of settings, or one of over a million characters.
     """
     if len(text) > MAX_TEXT_LENGTH:
-        raise PictureFileError(f"The settings are {len(text):,} characters long, {MAX_TEXT_LENGTH:,} are allowed.")
+        raise PictureFileError(
+            _(
+                "The settings are {length:,} characters long, {limit:,} are allowed.",
+                length=len(text),
+                limit=MAX_TEXT_LENGTH,
+            )
+        )
     prompt, negative_prompt, line, skipped = _split(text)
     found = {key: _unquoted(value) for key, value in _SETTING.findall(line)}
     written = {_NAMES_OF_KEYS.get(key.casefold(), key): value for key, value in found.items()}
     if "Seed" in written and "RNG" not in written:
-        skipped.append(_GPU_NOISE)
+        skipped.append(_(_GPU_NOISE))
     values = _scheduler(written, skipped)
     return taken_over("A1111", written, prompt=prompt, negative_prompt=negative_prompt, skipped=skipped, values=values)
 
@@ -234,11 +241,11 @@ def _split(text: str) -> tuple[str, str, str, list[str]]:
     lines = text.encode("utf-8", "replace").decode().replace("\r\n", "\n").strip().split("\n")
     starts = [number for number, line in enumerate(lines) if _SETTINGS_LINE.match(line)]
     if not starts:
-        raise PictureFileError("There is no line of settings (Steps: …), so the text is not A1111's.")
+        raise PictureFileError(_("There is no line of settings (Steps: …), so the text is not A1111's."))
     end = starts[-1]
     skipped = []
     if any(line.strip() for line in lines[end + 1 :]):
-        skipped.append("The text after the settings line is not known here.")
+        skipped.append(_("The text after the settings line is not known here."))
     # Who writes small letters there, does so here; in A1111's own text they are words of the prompt.
     marker = _NEGATIVE if "Steps:" in lines[end] else _NEGATIVE.lower()
     starts = [number for number in range(end) if lines[number].lstrip().startswith((_NEGATIVE, marker))]
@@ -256,13 +263,16 @@ def _take_known_loras(prompt: str, skipped: list[str]) -> tuple[str, tuple[LoraC
             loras.append(lora_choice(tag))
         except SettingsError as error:
             skipped.append(_short(str(error)))
-    skipped += [f"The LoRA {_short(lora.name)} is one too many: {_MAX_LORAS} may act." for lora in loras[_MAX_LORAS:]]
+    skipped += [
+        _("The LoRA {name} is one too many: {limit} may act.", name=_short(lora.name), limit=_MAX_LORAS)
+        for lora in loras[_MAX_LORAS:]
+    ]
     return rest, tuple(loras[:_MAX_LORAS])
 
 
 def _checked_numbers(written: Mapping[str, str], skipped: list[str]) -> dict[str, object]:
     """Those numbers that keep their rules, under our names."""
-    width, _, height = written.get("Size", "").partition("x")
+    width, __, height = written.get("Size", "").partition("x")
     candidates = {
         "num_inference_steps": written.get("Steps"),
         "guidance_scale": written.get("CFG scale"),
@@ -277,7 +287,7 @@ def _checked_numbers(written: Mapping[str, str], skipped: list[str]) -> dict[str
         try:
             values[name] = getattr(parse_settings(GenerationSettings, {"prompt": "", name: value[:40]}), name)
         except SettingsError as error:
-            skipped.append(_short(f"Not applied: {error}"))
+            skipped.append(_short(_("Not applied: {error}", error=error)))
     return values
 
 
@@ -286,7 +296,7 @@ def _fitting(values: dict[str, object], skipped: list[str]) -> dict[str, object]
     try:
         parse_settings(GenerationSettings, {"prompt": "", **values})
     except SettingsError as error:
-        skipped.append(_short(f"Not applied: {error}"))
+        skipped.append(_short(_("Not applied: {error}", error=error)))
         return {name: value for name, value in values.items() if name != "num_inference_steps"}
     return values
 
@@ -297,21 +307,23 @@ def _scheduler(written: Mapping[str, str], skipped: list[str]) -> dict[str, obje
         return {}
     scheduler = _SCHEDULERS_OF_SAMPLERS.get(sampler.casefold())
     if scheduler is None:
-        skipped.append(f"The sampler {_short(sampler)} is not known here; the scheduler stays the model's own.")
+        words = _("The sampler {name} is not known here; the scheduler stays the model's own.", name=_short(sampler))
+        skipped.append(words)
         return {}
     if scheduler == "DPM++ 2M" and schedule_type.casefold() in ("karras", "automatic"):
         scheduler = "DPM++ 2M Karras"
     elif schedule_type.casefold() not in _ORDINARY_SCHEDULE_TYPES:
-        skipped.append(f"The schedule type {_short(schedule_type)} is not known here for {scheduler}.")
+        name = _short(schedule_type)
+        skipped.append(_("The schedule type {name} is not known here for {sampler}.", name=name, sampler=scheduler))
     return {"scheduler": scheduler}
 
 
 def _unknown(written: Mapping[str, str]) -> list[str]:
     """What acts on the image there and has no counterpart here."""
     return [
-        "Its noise was not drawn on the CPU, so the seed makes another image here."
+        _("Its noise was not drawn on the CPU, so the seed makes another image here.")
         if key == "RNG"
-        else f"{_short(key)} is not known here, got {_short(value)!r}."
+        else _("{key} is not known here, got {value!r}.", key=_short(key), value=_short(value))
         for key, value in written.items()
         if key not in _KNOWN_KEYS and _ORDINARY_VALUES.get(key) != value
     ]
@@ -322,5 +334,7 @@ def _short(text: str) -> str:
 
 
 def _shortened(skipped: list[str]) -> tuple[str, ...]:
-    more = len(skipped) - _MAX_SKIPPED
-    return (*skipped[:_MAX_SKIPPED], f"{more} more were left out.") if more > 0 else tuple(skipped)
+    num = len(skipped) - _MAX_SKIPPED
+    if num <= 0:
+        return tuple(skipped)
+    return (*skipped[:_MAX_SKIPPED], ngettext("{num} more was left out.", "{num} more were left out.", num, num=num))

@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms
 
+from studio.core.language import N_, _
 from studio.images.records import Severity
 
 Add = Callable[[str, Severity, str], None]
@@ -37,9 +38,15 @@ def rgb_of(image: Image.Image, background: str, add: Add, *, png_bits: int = 8) 
         return rgb.copy() if rgb is image and getattr(image, "n_frames", 1) > 1 else rgb
     low, high = alpha.getextrema()
     if high == 0:
-        add("nothing visible", "note", "Every pixel is transparent: only the dataset's background is left of it.")
+        add(
+            N_("nothing visible"), "note", _("Every pixel is transparent: only the dataset's background is left of it.")
+        )
     if isinstance(low, int | float) and low < 255:
-        add("transparent", "convert", f"It is transparent: it is laid on {background}, the dataset's background.")
+        add(
+            N_("transparent"),
+            "convert",
+            _("It is transparent: it is laid on {background}, the dataset's background.", background=background),
+        )
     ground = Image.new("RGBA", rgb.size, background)
     rgb.putalpha(alpha)
     return Image.alpha_composite(ground, rgb).convert("RGB")
@@ -69,20 +76,20 @@ def _in_8_bits(image: Image.Image, add: Add) -> Image.Image | None:
     if mode.startswith("I") or mode == "F":
         return _scaled(image, add)
     if mode == "CMYK":
-        add("CMYK", "convert", "It is CMYK, for printing: its colours are converted, and may look paler.")
+        add("CMYK", "convert", _("It is CMYK, for printing: its colours are converted, and may look paler."))
         return image
     if mode == "LAB":
-        add("LAB", "convert", "It is LAB: its colours are converted to RGB.")
+        add("LAB", "convert", _("It is LAB: its colours are converted to RGB."))
         transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
         return ImageCms.applyTransform(image, transform)
     if mode in _ALPHA_MODES:
         straight = {"RGBa": "RGBA", "La": "LA"}.get(mode, mode)
         return (image if straight == mode else image.convert(straight)).convert(_ALPHA_MODES[mode])
     if mode == "1":
-        add("1-bit", "note", "It has two colours only, black and white.")
+        add(N_("1-bit"), "note", _("It has two colours only, black and white."))
         return image.convert("L")
     if mode not in _PLAIN_MODES:
-        add("rare mode", "convert", f"Its colours ({mode}) are converted to RGB.")
+        add(N_("rare mode"), "convert", _("Its colours ({mode}) are converted to RGB.", mode=mode))
     if mode == "P" and "transparency" in image.info:
         return image.convert("RGBA").convert("RGB")
     return image if mode in ("RGB", "L") else image.convert("RGB")
@@ -92,21 +99,25 @@ def _scaled(image: Image.Image, add: Add) -> Image.Image | None:
     """16 bits to 8 by their highest value; 32 bits and floats by what they hold. `convert("RGB")` clips all at 255."""
     pixels_HW = np.asarray(image).astype(np.float64)
     if not np.isfinite(pixels_HW).all():
-        add("not finite", "reject", "Some of its pixels are no numbers (NaN or infinity). Export it again.")
+        add(N_("not finite"), "reject", _("Some of its pixels are no numbers (NaN or infinity). Export it again."))
         return None
     bits = _bits_of_samples(image)
     is_16 = image.mode.startswith("I;16") or (
         image.mode == "I" and 255 < pixels_HW.max() <= 65535 and pixels_HW.min() >= 0
     )
     if is_16:
-        add("16-bit", "convert", f"It has {bits} bits a pixel, which are scaled to 8.")
+        add(N_("16-bit"), "convert", _("It has {bits} bits a pixel, which are scaled to 8.", bits=bits))
         low, high = 0.0, 2.0**bits - 1
     elif image.mode == "F" and pixels_HW.min() >= 0 and 0 < pixels_HW.max() <= 1:
-        add("32-bit", "convert", "Its pixels are numbers from 0 to 1, which are scaled to 0 to 255.")
+        add(N_("32-bit"), "convert", _("Its pixels are numbers from 0 to 1, which are scaled to 0 to 255."))
         low, high = 0.0, 1.0
     else:
         low, high = float(pixels_HW.min()), float(pixels_HW.max())
-        add("32-bit", "convert", f"Its pixels are numbers from {low:g} to {high:g}, which are scaled to 0 to 255.")
+        add(
+            N_("32-bit"),
+            "convert",
+            _("Its pixels are numbers from {low:g} to {high:g}, which are scaled to 0 to 255.", low=low, high=high),
+        )
     span = (high - low) or 1.0
     return Image.fromarray(np.rint((pixels_HW - low) / span * 255).clip(0, 255).astype(np.uint8))
 
@@ -127,13 +138,15 @@ def _in_srgb(colours: Image.Image, profile: bytes | None, add: Add) -> Image.Ima
         colours = grey  # Pillow reads grey with 16 bits and transparency as RGB
     transform = _transform(profile, colours.mode)
     if transform is None:
-        add("damaged profile", "note", "Its colour profile (ICC) is damaged or of other colours, and is left out.")
+        words = _("Its colour profile (ICC) is damaged or of other colours, and is left out.")
+        add(N_("damaged profile"), "note", words)
         return colours.convert("RGB")
     if colours.mode != "CMYK":
         if _is_srgb(profile, colours.mode):
             return colours.convert("RGB") if colours.mode != "RGB" else colours
-        words = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).strip() or "unnamed"
-        add("colour profile", "convert", f"Its colours are in the profile {words[:60]}, and are converted to sRGB.")
+        name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).strip()[:60]
+        words = _("Its colours are in the profile {name}, and are converted to sRGB.", name=name or _("unnamed"))
+        add(N_("colour profile"), "convert", words)
     return ImageCms.applyTransform(colours, transform) or colours.convert("RGB")
 
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pydantic import ValidationError
 
 from studio.core.files import open_file, read_file, write_atomically
+from studio.core.language import N_, _
 from studio.core.records import AnyFloat, Record
 from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
 from studio.images.files import PILLOW_ERRORS
@@ -22,6 +23,8 @@ from studio.images.files import PILLOW_ERRORS
 logger = logging.getLogger(__name__)
 
 JSON_NAME = "comparison.json"
+BASE = N_("base")
+"""What a side without LoRAs is called; `shown_side` says it."""
 NOTICEABLE = 16  # of 255, in any channel: about where an eye that flips between two images sees a change
 HARDLY_SHARE = 0.01
 
@@ -57,12 +60,12 @@ class Difference(Record):
     def words(self) -> str:
         """What it means, in the middle of a sentence."""
         if self.pixels == 0 and self.latents == 0:
-            return "changes nothing: both images are the same, to the last bit"
+            return _("changes nothing: both images are the same, to the last bit")
         if self.pixels == 0:
-            return "changes nothing visible: only the latents differ, barely"
+            return _("changes nothing visible: only the latents differ, barely")
         if self.changed_share < HARDLY_SHARE:
-            return f"changes hardly anything: pixels differ by {self.pixels:.2g} of 255 on average"
-        return f"changes {100 * self.changed_share:.0f} % of the pixels noticeably"
+            return _("changes hardly anything: pixels differ by {pixels:.2g} of 255 on average", pixels=self.pixels)
+        return _("changes {percent:.0f} % of the pixels noticeably", percent=100 * self.changed_share)
 
 
 class ComparedPicture(Record):
@@ -103,11 +106,23 @@ class CompareReport(Record):
 
     @property
     def left_name(self) -> str:
+        """As votes keep it."""
         return side_name(self.settings.left)
 
     @property
     def right_name(self) -> str:
+        """Likewise."""
         return side_name(self.settings.right)
+
+    @property
+    def shown_left(self) -> str:
+        """As people read it."""
+        return shown_side(self.left_name)
+
+    @property
+    def shown_right(self) -> str:
+        """Likewise."""
+        return shown_side(self.right_name)
 
     @property
     def num_finished(self) -> int:
@@ -130,18 +145,25 @@ class CompareReport(Record):
         """What the right side does, over all pairs, in words."""
         differences = [pair.difference for pair in self.pairs if pair.difference]
         if not differences:
-            return "There is no finished pair yet." if not self.cancelled else "Cancelled before a pair was finished."
+            none_yet = _("There is no finished pair yet.")
+            return _("Cancelled before a pair was finished.") if self.cancelled else none_yet
         count = len(differences)
         mean = Difference(
             pixels=sum(d.pixels for d in differences) / count,
             changed_share=sum(d.changed_share for d in differences) / count,
             latents=sum(d.latents for d in differences) / count,
         )
-        over = "" if count == 1 else f", on average of {count} pairs"
-        return (
-            f"{self.right_name} {mean.words}{over}. Mean difference: {mean.pixels:.3g} of 255 in pixels, "
-            f"{mean.latents:.3g} in latents."
+        side, words = self.shown_right, mean.words
+        if count == 1:
+            said = _("{side} {words}.", side=side, words=words)
+        else:
+            said = _("{side} {words}, on average of {count} pairs.", side=side, words=words, count=count)
+        means = _(
+            "Mean difference: {pixels:.3g} of 255 in pixels, {latents:.3g} in latents.",
+            pixels=mean.pixels,
+            latents=mean.latents,
         )
+        return f"{said} {means}"
 
 
 def _mean(parts: Sequence[PartDifference]) -> PartDifference:
@@ -160,7 +182,12 @@ class SavedComparison(Record):
 
 def side_name(loras: tuple[LoraChoice, ...]) -> str:
     """`base`, or `white-ground 0.8 + sketch`."""
-    return " + ".join(c.name if c.strength == 1 else f"{c.name} {c.strength:g}" for c in loras) or "base"
+    return " + ".join(c.name if c.strength == 1 else f"{c.name} {c.strength:g}" for c in loras) or BASE
+
+
+def shown_side(name: str) -> str:
+    """A side's name as people read it."""
+    return _(BASE) if name == BASE else name
 
 
 def new_comparison_folder(outputs: Path, *, now: datetime) -> Path:
@@ -286,17 +313,23 @@ def _pair_rows(saved: SavedComparison) -> list[GridRow]:
     report = saved.report
     rows = []
     for pair in report.pairs:
-        cells = [Cell(report.left_name, _path(saved, pair.left))]
+        cells = [Cell(report.shown_left, _path(saved, pair.left))]
         if pair.right:
-            words = f" ({pair.difference.pixels:.3g} of 255)" if pair.difference else ""
-            cells.append(Cell(report.right_name + words, _path(saved, pair.right)))
-        rows.append(GridRow(f"{pair.left.settings.prompt} · seed {pair.left.settings.seed}", cells))
+            words = report.shown_right
+            if pair.difference:
+                words = _("{side} ({pixels:.3g} of 255)", side=words, pixels=pair.difference.pixels)
+            cells.append(Cell(words, _path(saved, pair.right)))
+        settings = pair.left.settings
+        rows.append(GridRow(_("{prompt} · seed {seed}", prompt=settings.prompt, seed=settings.seed), cells))
     return rows
 
 
 def _strip_rows(saved: SavedComparison) -> list[GridRow]:
-    cells = [Cell(f"strength × {s.strength:g}", _path(saved, s.picture)) for s in saved.report.strip]
-    return [GridRow(f"{saved.report.right_name} by strength", cells)] if cells else []
+    cells = [
+        Cell(_("strength × {strength:g}", strength=made.strength), _path(saved, made.picture))
+        for made in saved.report.strip
+    ]
+    return [GridRow(_("{side} by strength", side=saved.report.shown_right), cells)] if cells else []
 
 
 def _path(saved: SavedComparison, picture: ComparedPicture) -> Path | None:

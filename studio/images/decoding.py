@@ -16,6 +16,7 @@ from PIL import Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError, f
 
 from studio.core.errors import PictureFileError
 from studio.core.files import read_file
+from studio.core.language import N_, _
 from studio.images.colours import flat_rows, rgb_of
 from studio.images.formats import (
     FORMAT_WORDS,
@@ -39,6 +40,10 @@ MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
 MAX_ASPECT = 20
 NEARLY_BLACK = 24
+
+# What is found at several places; what is found is known by its English words, in files too.
+NO_IMAGE, TOO_MANY_PIXELS, CUT_SHORT = N_("not an image"), N_("too many pixels"), N_("cut short")
+_RARELY_READ = {"AVIF": N_("AVIF file"), "BMP": N_("BMP file"), "DIB": N_("DIB file")}
 
 _SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -131,22 +136,25 @@ def read_bytes(path: Path) -> tuple[bytes, Problem | None]:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            read.add("folder", "reject", "It is a folder with the name of an image. Rename it.")
+            read.add(N_("folder"), "reject", _("It is a folder with the name of an image. Rename it."))
         elif not stat.S_ISREG(status.st_mode):
-            read.add("not a file", "reject", "It is a pipe, socket or device with the name of an image.")
+            read.add(N_("not a file"), "reject", _("It is a pipe, socket or device with the name of an image."))
         elif path.name.startswith("._"):
-            sentence = "It is what a Mac keeps beside a file on a foreign disk (AppleDouble), not the image itself."
-            read.add("not an image", "reject", f"{sentence} Delete it, or exclude it.")
+            what = _("It is what a Mac keeps beside a file on a foreign disk (AppleDouble), not the image itself.")
+            read.add(NO_IMAGE, "reject", " ".join([what, _("Delete it, or exclude it.")]))
         elif status.st_size == 0:
-            read.add("empty file", "reject", "The file is empty. Copy it again from where it came from.")
+            read.add(N_("empty file"), "reject", _("The file is empty. Copy it again from where it came from."))
         elif status.st_size > MAX_FILE_BYTES:
-            read.add("file too large", "reject", f"The file has {status.st_size / 1e9:.1f} GB; up to 1 GB is read.")
+            sentence = _("The file has {size:.1f} GB; up to 1 GB is read.", size=status.st_size / 1e9)
+            read.add(N_("file too large"), "reject", sentence)
         else:
             return read_file(path, max_bytes=MAX_FILE_BYTES), None
     except OSError as error:
-        link = path.is_symlink()
-        what = "The link leads nowhere" if link else "The file cannot be read"
-        read.add("broken link" if link else "unreadable", "reject", f"{what} ({os.strerror(error.errno or 0)}).")
+        reason = os.strerror(error.errno or 0)
+        if path.is_symlink():
+            read.add(N_("broken link"), "reject", _("The link leads nowhere ({reason}).", reason=reason))
+        else:
+            read.add(N_("unreadable"), "reject", _("The file cannot be read ({reason}).", reason=reason))
     return b"", read.problems[0]
 
 
@@ -174,11 +182,11 @@ def read_picture(content: bytes, name: str, *, background: str) -> ReadPicture:
 def _read(read: ReadPicture, content: bytes, name: str, background: str) -> None:
     foreign = foreign_kind(content, name)
     if foreign:
-        read.add("not an image", "reject", foreign)
+        read.add(NO_IMAGE, "reject", foreign)
         return
     with _open(content) as image:
         if _DNG_VERSION in getattr(image, "tag_v2", ()):
-            read.add("not an image", "reject", RAW_MESSAGE)
+            read.add(NO_IMAGE, "reject", _(RAW_MESSAGE))
             return
         read.format, read.mode = image.format, image.mode
         read.width, read.height = image.size
@@ -191,7 +199,8 @@ def _read(read: ReadPicture, content: bytes, name: str, background: str) -> None
         _check_data(read, image, content)
         num_frames = getattr(image, "n_frames", 1)
         if num_frames > 1 and read.format != "MPO":
-            read.add("several frames", "convert", f"It has {num_frames} frames; the first is used.")
+            sentence = _("It has {num_frames} frames; the first is used.", num_frames=num_frames)
+            read.add(N_("several frames"), "convert", sentence)
         upright = _turned_upright(read, image)
         read.width, read.height = upright.size
         read.image = rgb_of(upright, background, read.add, png_bits=content[24] if read.format == "PNG" else 8)
@@ -212,12 +221,14 @@ def _open(content: bytes) -> Image.Image:
 def _check_size(read: ReadPicture) -> None:
     width, height = read.width, read.height
     if width * height > MAX_PIXELS:
-        sentence = f"{width:,} × {height:,} pixels are over the limit of 50 million. Save a smaller copy."
-        read.add("too many pixels", "reject", sentence)
+        sentence = _("{w:,} × {h:,} pixels are over the limit of 50 million. Save a smaller copy.", w=width, h=height)
+        read.add(TOO_MANY_PIXELS, "reject", sentence)
     elif min(width, height) < MIN_SIDE:
-        read.add("too small", "reject", f"{width} × {height} pixels are too few to learn from.")
+        sentence = _("{width} × {height} pixels are too few to learn from.", width=width, height=height)
+        read.add(N_("too small"), "reject", sentence)
     elif max(width, height) > MAX_ASPECT * min(width, height):
-        read.add("extreme shape", "reject", f"{width} × {height} pixels: no crop of it shows a subject. Cut it.")
+        sentence = _("{width} × {height} pixels: no crop of it shows a subject. Cut it.", width=width, height=height)
+        read.add(N_("extreme shape"), "reject", sentence)
 
 
 def _check_end(read: ReadPicture, content: bytes) -> None:
@@ -226,10 +237,11 @@ def _check_end(read: ReadPicture, content: bytes) -> None:
     if end is None:
         return
     if end < 0 or end > len(content):
-        sentence = "The file is cut short: its end is missing, and a part of the image with it. Copy it again."
-        read.add("cut short", "reject", sentence)
+        sentence = _("The file is cut short: its end is missing, and a part of the image with it. Copy it again.")
+        read.add(CUT_SHORT, "reject", sentence)
     elif content[end:].strip(b"\0\r\n ") and read.format != "MPO":
-        read.add("bytes after the end", "note", f"{len(content) - end:,} bytes follow the end of the image.")
+        sentence = _("{num_bytes:,} bytes follow the end of the image.", num_bytes=len(content) - end)
+        read.add(N_("bytes after the end"), "note", sentence)
 
 
 def _check_data(read: ReadPicture, image: Image.Image, content: bytes) -> None:
@@ -242,8 +254,8 @@ def _check_data(read: ReadPicture, image: Image.Image, content: bytes) -> None:
     if end is None or end < 0:
         return
     if lacks_scans(content[:end]):
-        sentence = "The file is cut short: scans of it are missing, so that all of it is blurred. Copy it again."
-        read.add("cut short", "reject", sentence)
+        sentence = _("The file is cut short: scans of it are missing, so that all of it is blurred. Copy it again.")
+        read.add(CUT_SHORT, "reject", sentence)
         return
     corner = np.asarray(image.crop((image.width - 4, image.height - 4, image.width, image.height)))
     if np.ptp(corner, axis=(0, 1)).any() and not image.info.get("progressive"):  # what is filled in is flat
@@ -255,19 +267,25 @@ def _check_data(read: ReadPicture, image: Image.Image, content: bytes) -> None:
         changed = (0, 0, *image.size)
     num_rows = 0 if changed is None else image.height - changed[1]
     if num_rows > _JPEG_BLOCK:
-        sentence = f"The file is cut short: its lowest {num_rows:,} rows are missing or blurred. Copy it again."
-        read.add("cut short", "reject", sentence)
+        sentence = _(
+            "The file is cut short: its lowest {num_rows:,} rows are missing or blurred. Copy it again.",
+            num_rows=num_rows,
+        )
+        read.add(CUT_SHORT, "reject", sentence)
 
 
 def _check_name(read: ReadPicture, name: str) -> None:
     suffix = Path(name).suffix.lower()
     if read.format in _SUFFIXES and suffix not in _SUFFIXES[read.format]:
-        read.add("wrong ending", "note", f"It is a {read.format} file, though its name ends in {suffix or 'nothing'}.")
+        sentence = _("It is a {format} file, though its name has no ending.", format=read.format)
+        if suffix:
+            sentence = _("It is a {format} file, though its name ends in {end}.", format=read.format, end=suffix)
+        read.add(N_("wrong ending"), "note", sentence)
     if read.format in ("HEIF", "JPEG2000"):
         title = "HEIC" if read.format == "HEIF" else "JPEG 2000"
-        read.add(title, "convert", f"It is {title}, which few tools read: exports hold it as PNG.")
-    if read.format in ("AVIF", "BMP", "DIB"):
-        read.add(f"{read.format} file", "note", f"It is {read.format}, which is read here, but not by every tool.")
+        read.add(title, "convert", _("It is {title}, which few tools read: exports hold it as PNG.", title=title))
+    if code := _RARELY_READ.get(read.format or ""):
+        read.add(code, "note", _("It is {format}, which is read here, but not by every tool.", format=read.format))
 
 
 def _turned_upright(read: ReadPicture, image: Image.Image) -> Image.Image:
@@ -278,9 +296,10 @@ def _turned_upright(read: ReadPicture, image: Image.Image) -> Image.Image:
     except DECODER_ERRORS:
         is_damaged, orientation = True, 1
     if is_damaged:
-        read.add("damaged EXIF", "note", "What the camera noted (EXIF) is damaged, so it is not known which way is up.")
+        sentence = _("What the camera noted (EXIF) is damaged, so it is not known which way is up.")
+        read.add(N_("damaged EXIF"), "note", sentence)
     if orientation in (2, 3, 4, 5, 6, 7, 8):
-        read.add("turned", "convert", "The camera was turned (EXIF): the image is turned upright.")
+        read.add(N_("turned"), "convert", _("The camera was turned (EXIF): the image is turned upright."))
         return ImageOps.exif_transpose(image)
     return image
 
@@ -290,27 +309,32 @@ def _check_content(read: ReadPicture, image: Image.Image) -> None:
     extrema = [low_high for low_high in image.getextrema() if isinstance(low_high, tuple)]
     if all(low == high for low, high in extrema):
         if not any(problem.code == "nothing visible" for problem in read.problems):
-            read.add("one colour", "note", "It is one colour and nothing else.")
-    elif max(high for _, high in extrema) <= NEARLY_BLACK:
-        read.add("nearly black", "note", f"Its brightest value is {max(h for _, h in extrema)} of 255: nearly black.")
+            read.add(N_("one colour"), "note", _("It is one colour and nothing else."))
+    elif (brightest := max(high for __, high in extrema)) <= NEARLY_BLACK:
+        sentence = _("Its brightest value is {value} of 255: nearly black.", value=brightest)
+        read.add(N_("nearly black"), "note", sentence)
     elif read.format in ("JPEG", "MPO") and (rows := flat_rows(image)) >= image.height / 8:
-        sentence = f"Its lowest {rows} rows are one flat colour, as in a download that was cut off. Look at it."
-        read.add("flat lower part", "note", sentence)
+        sentence = _("Its lowest {n} rows are one flat colour, as in a download that was cut off. Look at it.", n=rows)
+        read.add(N_("flat lower part"), "note", sentence)
 
 
 def _say_broken(read: ReadPicture, content: bytes, error: Exception) -> None:
     """An error of the decoder as a finding."""
     words = str(error).lower()
     if isinstance(error, Image.DecompressionBombError):
-        read.add("too many pixels", "reject", "It says it has more pixels than memory would hold. Save a smaller copy.")
+        sentence = _("It says it has more pixels than memory would hold. Save a smaller copy.")
+        read.add(TOO_MANY_PIXELS, "reject", sentence)
     elif isinstance(error, UnidentifiedImageError):
         is_text = b"\0" not in content[:512] and content[:512].isascii()
-        what = "It is text with the name of an image." if is_text else "It is not an image in a supported format."
-        read.add("not an image", "reject", f"{what} Only {FORMAT_WORDS} are read.")
+        what = _("It is text with the name of an image.") if is_text else _("It is not an image in a supported format.")
+        read.add(NO_IMAGE, "reject", " ".join([what, _("Only {formats} are read.", formats=_(FORMAT_WORDS))]))
     elif "text chunk" in words or "text_chunk" in words:
-        read.add("text bomb", "reject", "A text inside it unpacks to megabytes, as in malicious files.")
+        read.add(N_("text bomb"), "reject", _("A text inside it unpacks to megabytes, as in malicious files."))
     elif is_cut_webp(content) or any(word in words for word in _CUT_WORDS) or isinstance(error, EOFError):
-        read.add("cut short", "reject", "The file is cut short: a part of the image is missing. Copy it again.")
+        read.add(CUT_SHORT, "reject", _("The file is cut short: a part of the image is missing. Copy it again."))
     else:
-        sentence = f"The file is damaged and cannot be decoded ({type(error).__name__}: {str(error)[:120]})."
-        read.add("damaged", "reject", f"{sentence} Copy it again from where it came from.")
+        said = f"{type(error).__name__}: {error!s:.120}"
+        sentence = _(
+            "The file is damaged and cannot be decoded ({error}). Copy it again from where it came from.", error=said
+        )
+        read.add(N_("damaged"), "reject", sentence)

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from studio.core.errors import PictureFileError
 from studio.core.files import open_file, write_atomically
+from studio.core.language import _
 from studio.core.results import ImageRecord
 from studio.core.settings import PictureFormatName
 from studio.images.a1111 import MAX_TEXT_LENGTH, PictureText, has_settings_line, parse_parameters, to_parameters
@@ -97,7 +98,9 @@ def read_picture_text(path: Path) -> PictureText:
         try:
             texts = _texts(picture)
         except PILLOW_ERRORS as error:
-            raise PictureFileError(f"{shown_name(path)} has broken metadata: {_reason(error)}.") from error
+            raise PictureFileError(
+                _("{name} has broken metadata: {reason}.", name=shown_name(path), reason=_reason(error))
+            ) from error
     return _understand(path, texts)
 
 
@@ -133,7 +136,7 @@ def _info_after_pixels(picture: PngImagePlugin.PngImageFile) -> dict[str | tuple
         if is_after and kind in (b"tEXt", b"zTXt", b"iTXt", b"eXIf"):
             total += length
             if total > PngImagePlugin.MAX_TEXT_MEMORY:
-                raise ValueError("Too much memory used in text chunks")
+                raise ValueError(_("Too much memory used in text chunks"))
             small.append(length.to_bytes(4, "big") + kind + file.read(length + 4))
     if len(small) == 1:
         return {}
@@ -161,23 +164,25 @@ def _understand(path: Path, texts: Mapping[str, str]) -> PictureText:
     if RECORD_KEY in texts:
         if record := _read_record(texts[RECORD_KEY]):
             return PictureText(record.settings, record, "LoRA Studio", record.model, ())
-        skipped = ("Its full record is broken or of another version, so its settings were read from its text.",)
+        skipped = (_("Its full record is broken or of another version, so its settings were read from its text."),)
     for key in (PARAMETERS_KEY, COMMENT_KEY):
         if has_settings_line(texts.get(key, "")):
             text = parse_parameters(texts[key])
             return PictureText(text.settings, None, text.source, text.model, (*skipped, *text.skipped))
-    try:
-        if (found := read_program(texts)) is not None:
-            return found
-    except PictureFileError as error:
-        raise PictureFileError(f"{shown_name(path)} {error}") from error
+    if (found := read_program(texts, shown_name(path))) is not None:
+        return found
     if skipped:
-        found_instead = "its record is broken or of another version"
+        reason = _("its record is broken or of another version")
     else:
-        found_instead = "its text is no program's settings" if any(texts.values()) else "it has no settings"
+        reason = _("its text is no program's settings") if any(texts.values()) else _("it has no settings")
     raise PictureFileError(
-        f"{shown_name(path)} cannot tell how it was made: {found_instead}. Images of LoRA Studio, of AUTOMATIC1111 "
-        f"and of {OTHER_PROGRAMS} have them, unless they were saved again."
+        _(
+            "{name} cannot tell how it was made: {reason}. Images of LoRA Studio, of AUTOMATIC1111 and of "
+            "{other_programs} have them, unless they were saved again.",
+            name=shown_name(path),
+            reason=reason,
+            other_programs=_(OTHER_PROGRAMS),
+        )
     )
 
 
@@ -205,10 +210,19 @@ def open_picture(path: Path) -> Iterator[ImageFile]:
             whole = _is_whole(picture, file)
         except PILLOW_ERRORS as error:
             raise PictureFileError(
-                f"{shown_name(path)} cannot be read as an image: {_reason(error)}. Choose another file."
+                _(
+                    "{name} cannot be read as an image: {reason}. Choose another file.",
+                    name=shown_name(path),
+                    reason=_reason(error),
+                )
             ) from error
         if not whole:
-            raise PictureFileError(f"{shown_name(path)} is truncated: its end is missing. Copy or download it again.")
+            raise PictureFileError(
+                _(
+                    "{name} is truncated: its end is missing. Copy or download it again.",
+                    name=shown_name(path),
+                )
+            )
         yield picture
 
 
@@ -229,12 +243,20 @@ def _open_file(path: Path) -> Iterator[BinaryIO]:
     try:
         found = path.stat()  # before opening: opening a FIFO waits for ever
         if not stat.S_ISREG(found.st_mode):
-            raise PictureFileError(f"{shown_name(path)} is not a file. Choose a PNG, JPEG or WebP image.")
+            raise PictureFileError(_("{name} is not a file. Choose a PNG, JPEG or WebP image.", name=shown_name(path)))
         if found.st_size > _MAX_FILE_BYTES:
-            raise PictureFileError(f"{shown_name(path)} is larger than {_MAX_FILE_BYTES // 2**20} MiB. Choose another.")
+            raise PictureFileError(
+                _(
+                    "{name} is larger than {limit} MiB. Choose another.",
+                    name=shown_name(path),
+                    limit=_MAX_FILE_BYTES // 2**20,
+                )
+            )
         file = open_file(path)
     except (OSError, ValueError) as error:
-        raise PictureFileError(f"{shown_name(path)} cannot be opened: {_reason(error)}.") from error
+        raise PictureFileError(
+            _("{name} cannot be opened: {reason}.", name=shown_name(path), reason=_reason(error))
+        ) from error
     with file:
         yield file
 
@@ -249,7 +271,7 @@ def _open_header(path: Path, file: BinaryIO) -> ImageFile:
         return JpegImagePlugin.JpegImageFile(file)
     if start[:4] == b"RIFF" and start[8:] == b"WEBP":
         return WebPImagePlugin.WebPImageFile(file)
-    raise PictureFileError(f"{shown_name(path)} is not a PNG, JPEG or WebP image. Choose one that is.")
+    raise PictureFileError(_("{name} is not a PNG, JPEG or WebP image. Choose one that is.", name=shown_name(path)))
 
 
 def _is_whole(picture: ImageFile, file: BinaryIO) -> bool:

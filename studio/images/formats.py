@@ -6,9 +6,11 @@ It imports nothing heavy: the command line asks it too.
 import re
 from pathlib import Path
 
-FORMAT_WORDS = "JPEG, PNG, WebP, AVIF, HEIC, JPEG 2000, TIFF, BMP, GIF and PPM"
+from studio.core.language import N_, _
 
-RAW_MESSAGE = "It is a camera's RAW file, which is not read here. Export it as JPEG or TIFF."
+FORMAT_WORDS = N_("JPEG, PNG, WebP, AVIF, HEIC, JPEG 2000, TIFF, BMP, GIF and PPM")
+
+RAW_MESSAGE = N_("It is a camera's RAW file, which is not read here. Export it as JPEG or TIFF.")
 
 START_BYTES = 64
 """How much of a file `picture_kind` looks at."""
@@ -67,22 +69,25 @@ def foreign_kind(content: bytes, name: str = "") -> str:
     """
     start = content[:512].lstrip().lower()
     if content.startswith(b"version https://git-lfs"):
-        return "It is a pointer of Git LFS, not the image. Fetch the real file with `git lfs pull`."
+        return _("It is a pointer of Git LFS, not the image. Fetch the real file with `git lfs pull`.")
     if start.startswith((b"<!doctype html", b"<html")):
-        return "It is a web page with the name of an image: the download failed. Fetch it again."
+        return _("It is a web page with the name of an image: the download failed. Fetch it again.")
     if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in content[:4096].lower()):
-        return "It is SVG, which is drawn, not photographed. Save it as PNG."
+        return _("It is SVG, which is drawn, not photographed. Save it as PNG.")
     if content.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
-        return "It is PostScript, which is a program and is not run. Save it as PNG."
+        return _("It is PostScript, which is a program and is not run. Save it as PNG.")
     if content.startswith(b"%PDF"):
-        return "It is a PDF. Save its image as PNG."
+        return _("It is a PDF. Save its image as PNG.")
     kind = picture_kind(content[:START_BYTES])
     if kind == "RAW" or (Path(name).suffix.lower() in RAW_SUFFIXES and kind in ("TIFF", "")):
-        return RAW_MESSAGE
+        return _(RAW_MESSAGE)
     if content.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
-        return f"It is JPEG XL, which is not read here: only {FORMAT_WORDS} are. Save it as PNG."
+        return _("It is JPEG XL, which is not read here: only {formats} are. Save it as PNG.", formats=_(FORMAT_WORDS))
     if content.startswith((b"8BPS", b"\x00\x00\x01\x00")):
-        return f"It is a Photoshop or icon file, which is not read here: only {FORMAT_WORDS} are. Save it as PNG."
+        return _(
+            "It is a Photoshop or icon file, which is not read here: only {formats} are. Save it as PNG.",
+            formats=_(FORMAT_WORDS),
+        )
     return ""
 
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from studio.core.errors import PictureFileError
 from studio.core.files import FileStamp, file_stamp, write_atomically
+from studio.core.language import _, language
 from studio.core.records import Label, label_beside, label_or_none
 from studio.core.results import ImageRecord
 from studio.images.files import PILLOW_ERRORS, open_picture, read_picture_text, shown_name
@@ -66,11 +67,12 @@ class HistoryPage:
 
 @dataclass(frozen=True)
 class _Searched:
-    """What a search needs to know of a file; `problem` says why it cannot be read."""
+    """What a search needs to know of a file; `problem` says why it cannot be read, in the language `spoken`."""
 
     words: str = ""
     seed: str = ""
     problem: str = ""
+    spoken: str = ""
 
 
 class History:
@@ -80,7 +82,7 @@ class History:
         self._outputs = outputs
         self._lock = threading.Lock()
         self._searched: dict[_FileKey, _Searched] = {}
-        self._looks: dict[tuple[int, int, str], tuple[tuple[tuple[str, int], ...], HistoryPage]] = {}
+        self._looks: dict[tuple[int, int, str, str], tuple[tuple[tuple[str, int], ...], HistoryPage]] = {}
 
     def path_of(self, name: str) -> Path:
         """The file of an image that a page named; it may be gone.
@@ -88,21 +90,21 @@ class History:
         Raises:
             PictureFileError: for what is no name of an image of ours.
         """
-        day, _, file = name.partition("/")
+        day, __, file = name.partition("/")
         if not _DAY.fullmatch(day) or not _PICTURE.fullmatch(file):
-            raise PictureFileError("That is not one of the studio's images.")
+            raise PictureFileError(_("That is not one of the studio's images."))
         return self._outputs / day / file
 
     def look(self, number: int, *, per_page: int = 24, search: str = "") -> HistoryPage:
         """`page`, for those who ask for the same again and again: nothing is read as long as no folder has changed."""
-        asked, folders = (number, per_page, search), _changed_at(self._outputs)
+        asked, folders = (number, per_page, search, language()), _changed_at(self._outputs)
         before = self._looks.get(asked)
         if before is not None and before[0] == folders:
             return before[1]
         page = self.page(number, per_page=per_page, search=search)
         if len(self._looks) >= _MAX_LOOKS:
             self._looks.clear()
-        if time.time_ns() - max((at for _, at in folders), default=0) > _SETTLED_NANOSECONDS:
+        if time.time_ns() - max((at for __, at in folders), default=0) > _SETTLED_NANOSECONDS:
             self._looks[asked] = folders, page
         return page
 
@@ -150,7 +152,8 @@ class History:
             for path in paths:
                 key = _file_key(path)
                 searched = cached.get(key) if key else None
-                searched = searched or _search_file(path)
+                if searched is None or searched.spoken not in ("", language()):
+                    searched = _search_file(path)
                 results.append((path, searched))
                 # Made anew at each search: so files that are gone leave it.
                 if key and len(self._searched) < _MAX_CACHED:
@@ -168,7 +171,7 @@ def _file_key(path: Path) -> _FileKey | None:
 def _read_record(path: Path) -> ImageRecord:
     text = read_picture_text(path)
     if text.record is None:
-        raise PictureFileError(f"{shown_name(path)} has no record of this version of LoRA Studio.")
+        raise PictureFileError(_("{name} has no record of this version of LoRA Studio.", name=shown_name(path)))
     return text.record
 
 
@@ -176,7 +179,7 @@ def _search_file(path: Path) -> _Searched:
     try:
         record = _read_record(path)
     except PictureFileError as error:
-        return _Searched(problem=_problem(path, error))
+        return _Searched(problem=_problem(path, error), spoken=language())
     settings = record.settings
     loras = [lora.name for lora in settings.loras] + [lora.name for lora in record.loras]
     texts = [settings.prompt, settings.negative_prompt, record.model, *loras, settings.scheduler, record.scheduler]
@@ -210,7 +213,7 @@ def _newest_first(outputs: Path) -> tuple[list[Path], frozenset[Path]]:
         if (match := _PICTURE.fullmatch(name))
     ]
     labels = frozenset(Path(outputs, day, name) for day, name in named if name.endswith(_LABEL_ENDING))
-    return [path for _, path in sorted(found, reverse=True)], labels
+    return [path for __, path in sorted(found, reverse=True)], labels
 
 
 def picture_name(path: Path) -> str:
@@ -259,7 +262,7 @@ def thumbnail(path: Path, *, size: int = 256, cache: Path) -> Path:
     """
     key = _file_key(path)
     if key is None:
-        raise PictureFileError(f"{shown_name(path)} cannot be opened. It may have been moved or deleted.")
+        raise PictureFileError(_("{name} cannot be opened. It may have been moved or deleted.", name=shown_name(path)))
     identity = os.fsencode(path.absolute()) + f"\0{key[1]}\0{size}".encode()
     kept = cache / f"{hashlib.sha256(identity).hexdigest()[:32]}.jpg"
     if not kept.is_file():
@@ -271,7 +274,12 @@ def _small_jpeg(path: Path, size: int) -> bytes:
     with open_picture(path) as picture:
         if picture.width * picture.height > _MAX_THUMBNAIL_PIXELS:
             raise PictureFileError(
-                f"{shown_name(path)} has {picture.width} × {picture.height} pixels: it is too large."
+                _(
+                    "{name} has {width} × {height} pixels: it is too large.",
+                    name=shown_name(path),
+                    width=picture.width,
+                    height=picture.height,
+                )
             )
         try:
             picture.draft("RGB", (size, size))  # a JPEG is decoded small at once
@@ -279,7 +287,7 @@ def _small_jpeg(path: Path, size: int) -> bytes:
             small.thumbnail((size, size))
             upright = ImageOps.exif_transpose(small)
         except PILLOW_ERRORS as error:
-            raise PictureFileError(f"{shown_name(path)} is broken: {error}.") from error
+            raise PictureFileError(_("{name} is broken: {error}.", name=shown_name(path), error=error)) from error
     white = Image.new("RGBA", upright.size, "white")
     buffer = io.BytesIO()
     Image.alpha_composite(white, upright).convert("RGB").save(buffer, format="JPEG", quality=85)

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pydantic_core import from_json
 
 from studio.core.errors import PictureFileError
+from studio.core.language import N_, _
 from studio.images.a1111 import MAX_TEXT_LENGTH, PictureText, ProgramName, taken_over
 from studio.images.prompts import escape_prompt
 
 COMMENT_KEY = "EXIF UserComment"
-OTHER_PROGRAMS = "ComfyUI, InvokeAI, NovelAI, Draw Things, Fooocus, SwarmUI and Easy Diffusion"
+OTHER_PROGRAMS = N_("ComfyUI, InvokeAI, NovelAI, Draw Things, Fooocus, SwarmUI and Easy Diffusion")
 
 _Json = Mapping[str, object]
 # A1111's round brackets alone, as ComfyUI reads them; what else is a command of ours is text there.
@@ -73,36 +74,43 @@ def _clean(text: str) -> str:
     return text.strip("\0").removeprefix("\ufeff").replace("\0", "")
 
 
-def read_program(texts: Mapping[str, str]) -> PictureText | None:
+def read_program(texts: Mapping[str, str], name: str) -> PictureText | None:
     """The settings of a known program; None where it is none of them.
 
     Args:
         texts: all texts of a file by their keys, EXIF's comment as `COMMENT_KEY`.
+        name: the file's, for the error.
 
     Raises:
-        PictureFileError: the program is known, but not the way its settings are kept. Its message goes on after the
-            file's name.
+        PictureFileError: the program is known, but not the way its settings are kept.
     """
     texts = {key: text for key, text in texts.items() if len(text) <= MAX_TEXT_LENGTH}
     for reader in _READERS:
         if found := reader(texts):
-            return _taken(found)
+            return _taken(found, name)
     return None
 
 
-def _taken(found: _Found) -> PictureText:
+def _taken(found: _Found, name: str) -> PictureText:
     prompt = found.prompt
     if not isinstance(prompt, str):
         raise PictureFileError(
-            f"was made by {found.program}, which keeps its settings in a way that is not read here. Open it there, and "
-            "type them in."
+            _(
+                "{name} was made by {program}, which keeps its settings in a way that is not read here. "
+                "Open it there, and type them in.",
+                name=name,
+                program=found.program,
+            )
         )
     negative = found.negative_prompt if isinstance(found.negative_prompt, str) else ""
-    skipped = [f"{found.program} draws and uses noise in its own way: the seed makes another image here.", *found.notes]
+    skipped = [
+        _("{program} draws and uses noise in its own way: the seed makes another image here.", program=found.program),
+        *found.notes,
+    ]
     to_ours = _PROMPTS.get(found.program, escape_prompt)
     written = {key: str(value) for key, value in found.values.items() if _is_value(value)}
     if sampler := written.pop("Sampler", ""):
-        skipped.append(f"Its sampler, {sampler[:200]}: choose a scheduler here.")
+        skipped.append(_("Its sampler, {sampler}: choose a scheduler here.", sampler=sampler[:200]))
     return taken_over(
         found.program,
         written,
@@ -168,7 +176,7 @@ def _novelai(texts: Mapping[str, str]) -> _Found | None:
     values |= _size(data.get("width"), data.get("height"))
     prompt = data.get("prompt", texts.get("Description"))
     weighted = isinstance(prompt, str) and re.search(r"[{\[]|::", prompt)
-    notes = ("Its weights, as {word} and [word], are words here.",) if weighted else ()
+    notes = (_("Its weights, as {word} and [word], are words here."),) if weighted else ()
     return _Found("NovelAI", prompt, data.get("uc"), values, notes)
 
 
@@ -239,7 +247,7 @@ def _comfyui(texts: Mapping[str, str]) -> _Found | None:
     prompt, negative = (
         _inputs(_linked(nodes, inputs.get(side), "text")).get("text") for side in ("positive", "negative")
     )
-    notes = ("It has several samplers: the first one's settings are taken.",) if len(samplers) > 1 else ()
+    notes = (_("It has several samplers: the first one's settings are taken."),) if len(samplers) > 1 else ()
     return _Found("ComfyUI", prompt, negative, values, notes)
 
 
@@ -250,7 +258,7 @@ def _inputs(node: _Json) -> _Json:
 def _linked(nodes: Mapping[str, _Json], link: object, wanted: str) -> _Json:
     """The node that has an input of that name, on the way back from a link `[node, output]`."""
     kinds = {"text": ("conditioning",), "width": ("samples", "latent"), "ckpt_name": ("model",)}[wanted]
-    for _ in range(_MAX_NODES_FOLLOWED):  # a graph of a stranger may go round
+    for __ in range(_MAX_NODES_FOLLOWED):  # a graph of a stranger may go round
         node = nodes.get(str(link[0]), {}) if isinstance(link, list) and link else {}
         inputs = _inputs(node)
         if wanted in inputs:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from studio.core.errors import SettingsError
+from studio.core.language import _
 from studio.core.settings import LoraChoice, bounds
 
 ROUND_FACTOR = 1.1
@@ -187,11 +188,16 @@ def lora_choice(tag: str) -> LoraChoice:
     match = _LORA_TAG.fullmatch(tag)
     name, *numbers = match.group(1).split(":") if match else ("",)
     if not name.strip():
-        raise SettingsError(f"{tag} names no LoRA. Write <lora:name:0.8>.")
+        raise SettingsError(_("{tag} names no LoRA. Write <lora:name:0.8>.", tag=tag))
     if len(numbers) > 1:
         raise SettingsError(
-            f"{tag} has more than one number, and a LoRA has one strength here, for the U-Net and the text encoder "
-            f"alike. Write <lora:{name}:{numbers[0]}>."
+            _(
+                "{tag} has more than one number, and a LoRA has one strength here, for the U-Net and "
+                "the text encoder alike. Write <lora:{name}:{strength}>.",
+                tag=tag,
+                name=name,
+                strength=numbers[0],
+            )
         )
     return LoraChoice(name=name.strip(), strength=_strength(tag, numbers[0]) if numbers else 1.0)
 
@@ -206,8 +212,14 @@ def _strength(tag: str, written: str) -> float:
         strength = math.nan
     if not low <= strength <= high:
         raise SettingsError(
-            f"The strength in {tag} must be a number between {low:g} and {high:g}, got {written!r}. "
-            "Change it, or remove the tag."
+            _(
+                "The strength in {tag} must be a number between {low:g} and {high:g}, got {written!r}. "
+                "Change it, or remove the tag.",
+                tag=tag,
+                low=low,
+                high=high,
+                written=written,
+            )
         )
     return strength
 
@@ -217,10 +229,10 @@ def plain_prompt(prompt: str) -> str:
 
     Of `[a:b:0.5]` and `[a|b]` both words stay, as both act here; of `a AND b`, a and b.
     """
-    rest, _ = split_lora_tags(prompt)
+    rest = split_lora_tags(prompt)[0]
     if _AND.search(rest):
         rest = _AND.sub("and", _WEIGHT_OF_AND.sub(" ", rest))
-    tokens, _ = _take_commands(_TOKEN.findall(_OTHER_TAG.sub("", rest)))
+    tokens = _take_commands(_TOKEN.findall(_OTHER_TAG.sub("", rest)))[0]
     sections: list[list[str]] = [[]]
     for part in _weighted_parts(tokens):
         if part.after_break:
@@ -231,17 +243,17 @@ def plain_prompt(prompt: str) -> str:
 
 def unlike_a1111(prompt: str) -> tuple[str, ...]:
     """What is a command in A1111 and not here, a sentence each; `BREAK` and `<lyco:…>` act here as there."""
-    rest, _ = split_lora_tags(prompt)
+    rest = split_lora_tags(prompt)[0]
     commands = _take_commands(_TOKEN.findall(rest))[1] if "[" in rest else ()
     notes = []
     if tag := _OTHER_TAG.search(rest):
-        notes.append(f"{tag.group()[:60]} loads a file in A1111; here it is text. Remove it.")
+        notes.append(_("{tag} loads a file in A1111; here it is text. Remove it.", tag=tag.group()[:60]))
     if _AND.search(rest):
-        notes.append("AND combines several prompts in A1111; here it is a word.")
+        notes.append(_("AND combines several prompts in A1111; here it is a word."))
     if "editing" in commands:
-        notes.append("[a:b:0.5] changes the prompt between steps in A1111; here all of it is text of lower weight.")
+        notes.append(_("[a:b:0.5] changes the prompt between steps in A1111; here all of it is text of lower weight."))
     if "alternation" in commands:
-        notes.append("[a|b] alternates between steps in A1111; here all of it is text of lower weight.")
+        notes.append(_("[a|b] alternates between steps in A1111; here all of it is text of lower weight."))
     return tuple(notes)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.core.records import Record
+from studio.core.records import KeptText, Record
 
 Severity = Literal["reject", "convert", "note"]
 
@@ -16,7 +16,8 @@ class Problem(Record):
     """One finding about one file.
 
     Attributes:
-        code: what it is, in a few words that a filter can show: `cut short`, `transparent`, `caption missing`.
+        code: what it is, in a few English words by which it is known, and that a filter shows as `_(code)`:
+            `cut short`, `transparent`, `caption missing`.
         severity: `reject`: the image is not trained on until this is mended. `convert`: it is read rightly, but
             only because we convert it, and how is said. `note`: it is trained on as it is; worth knowing.
         sentence: what was seen, what it means and what to do. It does not name the file: whoever shows it does.
@@ -25,7 +26,7 @@ class Problem(Record):
 
     code: str
     severity: Severity
-    sentence: str
+    sentence: KeptText
     remedies: tuple[Remedy, ...] = ()
 
 

@@ -8,6 +8,7 @@ from statistics import mean
 from pydantic import ValidationError
 
 from studio.core.files import read_file, write_atomically
+from studio.core.language import N_, _, moment, number
 from studio.core.results import InvalidPicture, MemorySample, SavedReport, SmokeReport, ValidPicture
 from studio.core.text import escape_markdown, gigabytes, markdown_table
 
@@ -47,117 +48,120 @@ def to_markdown(report: SmokeReport) -> str:
     """The whole report as a page that can be read, mailed or committed."""
     facts = report.engine
     sections = [
-        f"# Smoke test: {report.verdict}",
-        f"{report.started_at:%Y-%m-%d %H:%M} · {escape_markdown(facts.model)} · {escape_markdown(facts.device_name)} · "
+        "# " + _("Smoke test: {verdict}", verdict=report.verdict),
+        f"{moment(report.started_at)} · {escape_markdown(facts.model)} · {escape_markdown(facts.device_name)} · "
         f"{facts.precision.precision}",
-        _list("Notes", facts.notes),
-        "## Settings\n\n" + markdown_table(("Setting", "Value"), settings_rows(report)),
-        "## Images\n\n" + _pictures_table(report),
-        "## Checks\n\n" + _checks_table(report),
-        "## Time\n\n" + _time_table(report),
-        "## Memory\n\n" + _memory_table(report),
-        "## Versions\n\n" + markdown_table(("Package", "Version"), tuple(report.versions.items())),
+        _section(_("Notes"), "\n".join(f"- {escape_markdown(note)}" for note in facts.notes)),
+        _section(_("Settings"), markdown_table((_("Setting"), _("Value")), settings_rows(report))),
+        _section(_("Images"), _pictures_table(report)),
+        _section(_("Checks"), _checks_table(report)),
+        _section(_("Time"), markdown_table((_("Phase"), _("Time")), time_rows(report))),
+        _section(_("Memory"), markdown_table(tuple(map(_, MEMORY_HEAD)), memory_rows(report))),
+        _section(_("Versions"), markdown_table((_("Package"), _("Version")), tuple(report.versions.items()))),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _section(title: str, text: str) -> str:
+    return f"## {title}\n\n{text}" if text else ""
 
 
 def settings_rows(report: SmokeReport) -> tuple[tuple[str, str], ...]:
     """What the images were made with."""
     settings, facts = report.settings, report.engine
+    millions = facts.parameters / 1e6
     return (
-        ("Model", f"{facts.model} ({facts.parameters / 1e6:,.1f} million parameters)"),
-        ("Device", f"{facts.device_name} ({facts.device})"),
-        ("Precision", facts.precision.reason),
-        *((("Device check", facts.device_check.sentence),) if facts.device_check else ()),
-        ("Size", f"{facts.width} × {facts.height}"),
-        ("Steps", str(settings.num_inference_steps)),
-        ("Guidance", f"{settings.guidance_scale:g}"),
-        *((("Long prompts", "on"),) if settings.long_prompt else ()),
-        ("Loaded in", f"{facts.load_seconds:.2f} s"),
+        (_("Model"), _("{model} ({millions:,.1f} million parameters)", model=facts.model, millions=millions)),
+        (_("Device"), f"{facts.device_name} ({facts.device})"),
+        (_("Precision"), facts.precision.reason),
+        *(((_("Device check"), facts.device_check.sentence),) if facts.device_check else ()),
+        (_("Size"), f"{facts.width} × {facts.height}"),
+        (_("Steps"), str(settings.num_inference_steps)),
+        (_("Guidance"), number(settings.guidance_scale, "g")),
+        *(((_("Long prompts"), _("on")),) if settings.long_prompt else ()),
+        (_("Loaded in"), _seconds(facts.load_seconds)),
     )
+
+
+def _seconds(seconds: float, form: str = ".2f") -> str:
+    return f"{number(seconds, form)} s"
 
 
 def _pictures_table(report: SmokeReport) -> str:
     rows = [
-        (p.prompt, *("–" for _ in range(5)), f"FAIL: {p.error}")
+        (p.prompt, *("–" for __ in range(5)), _("FAIL: {error}", error=p.error))
         if isinstance(p, InvalidPicture)
-        else (p.prompt, *(value for _, value in picture_facts(p)), "PASS")
+        else (p.prompt, *(value for __, value in picture_facts(p)), _("PASS"))
         for p in report.pictures
     ]
-    return markdown_table(("Prompt", "Time", "Shape", "dtype", "Range", "Seed", "Result"), tuple(rows))
+    head = (_("Prompt"), _("Time"), _("Shape"), "dtype", _("Range"), _("Seed"), _("Result"))
+    return markdown_table(head, tuple(rows))
 
 
 def picture_facts(picture: ValidPicture) -> tuple[tuple[str, str], ...]:
     """Time, shape, dtype, range and seed of one image, as the seed report lists them."""
+    time = _seconds(picture.timings.total_seconds)
     return (
-        ("Time", f"{picture.timings.total_seconds:.2f} s" + (" (first)" if picture.timings.first_call else "")),
-        ("Shape", " × ".join(map(str, picture.shape))),
+        (_("Time"), _("{time} (first)", time=time) if picture.timings.first_call else time),
+        (_("Shape"), " × ".join(map(str, picture.shape))),
         ("dtype", picture.dtype),
-        ("Range", f"{picture.low} to {picture.high}"),
-        ("Seed", str(picture.seed)),
+        (_("Range"), _("{low} to {high}", low=picture.low, high=picture.high)),
+        (_("Seed"), str(picture.seed)),
     )
 
 
 def _checks_table(report: SmokeReport) -> str:
     rows = [
-        (picture.prompt, check.name, "pass" if check.passed else "FAIL", check.finding)
+        (picture.prompt, _(check.name), _("pass") if check.passed else _("FAIL"), check.finding)
         for picture in report.pictures
         for check in picture.checks
     ]
-    return markdown_table(("Prompt", "Check", "Result", "Finding"), tuple(rows))
+    return markdown_table((_("Prompt"), _("Check"), _("Result"), _("Finding")), tuple(rows))
 
 
 def time_rows(report: SmokeReport) -> tuple[tuple[str, str], ...]:
     """Mean, least, greatest; the first image apart, because it warms up; then the parts of a steady one."""
     seconds = report.seconds
     if not seconds:
-        return (("Images", "none were valid"),)
+        return ((_("Images"), _("none were valid")),)
     rows = [
-        ("Mean", f"{mean(seconds):.2f} s per image"),
-        ("Minimum", f"{min(seconds):.2f} s"),
-        ("Maximum", f"{max(seconds):.2f} s"),
+        (_("Mean"), _("{time} per image", time=_seconds(mean(seconds)))),
+        (_("Minimum"), _seconds(min(seconds))),
+        (_("Maximum"), _seconds(max(seconds))),
     ]
     first = [p.timings.total_seconds for p in report.valid_pictures if p.timings.first_call]
     steady = [p.timings for p in report.valid_pictures if not p.timings.first_call]
     if first:
-        rows.append(("First, with warm-up", f"{first[0]:.2f} s"))
+        rows.append((_("First, with warm-up"), _seconds(first[0])))
     if steady:
         rows += [
-            ("Steady, mean", f"{mean(t.total_seconds for t in steady):.2f} s"),
-            ("of which text", f"{mean(t.text_seconds for t in steady):.3f} s"),
-            ("of which each step", f"{mean(s for t in steady for s in t.step_seconds):.3f} s"),
-            ("of which VAE", f"{mean(t.vae_seconds for t in steady):.3f} s"),
+            (_("Steady, mean"), _seconds(mean(t.total_seconds for t in steady))),
+            (_("of which text"), _seconds(mean(t.text_seconds for t in steady), ".3f")),
+            (_("of which each step"), _seconds(mean(s for t in steady for s in t.step_seconds), ".3f")),
+            (_("of which VAE"), _seconds(mean(t.vae_seconds for t in steady), ".3f")),
         ]
     return tuple(rows)
 
 
-def _time_table(report: SmokeReport) -> str:
-    return markdown_table(("Phase", "Time"), time_rows(report))
-
-
-MEMORY_HEAD = ("When", "Studio", "GPU", "Available")
+MEMORY_HEAD = (N_("When"), N_("Studio"), N_("GPU"), N_("Available"))
 
 
 def memory_rows(report: SmokeReport) -> tuple[tuple[str, ...], ...]:
     """Around loading, around the images, and the peak: process, accelerator, and what the system had left."""
     load = report.engine.load_memory
     rows = [
-        ("Before loading", *_memory_words(load.before)),
-        ("After loading", *_memory_words(load.after)),
+        (_("Before loading"), *_memory_words(load.before)),
+        (_("After loading"), *_memory_words(load.after)),
     ]
     uses = [picture.memory for picture in report.valid_pictures]
     if uses:
-        rows.append(("Before generating", *_memory_words(uses[0].before)))
-        rows.append(("After generating", *_memory_words(uses[-1].after)))
+        rows.append((_("Before generating"), *_memory_words(uses[0].before)))
+        rows.append((_("After generating"), *_memory_words(uses[-1].after)))
         peak = max(use.peak_process_bytes for use in uses)
         peak_accelerator = max((use.peak_accelerator_bytes or 0 for use in uses), default=0)
         least = min(use.least_available_bytes for use in uses)
-        rows.append(("Peak", gigabytes(peak), gigabytes(peak_accelerator or None), gigabytes(least)))
+        rows.append((_("Peak"), gigabytes(peak), gigabytes(peak_accelerator or None), gigabytes(least)))
     return tuple(rows)
-
-
-def _memory_table(report: SmokeReport) -> str:
-    return markdown_table(MEMORY_HEAD, memory_rows(report))
 
 
 def _memory_words(sample: MemorySample) -> tuple[str, str, str]:
@@ -166,7 +170,3 @@ def _memory_words(sample: MemorySample) -> tuple[str, str, str]:
         gigabytes(sample.accelerator_allocated_bytes),
         gigabytes(sample.system_available_bytes),
     )
-
-
-def _list(title: str, lines: tuple[str, ...]) -> str:
-    return f"## {title}\n\n" + "\n".join(f"- {escape_markdown(line)}" for line in lines) if lines else ""

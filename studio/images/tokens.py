@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
 from studio.core.files import FileStamp, file_stamp, read_text
+from studio.core.language import _
 from studio.core.paths import assets_folder
 from studio.core.settings import SHIPPED_MODEL
 from studio.images.prompts import parse_weights, take_lora_tags, unlike_a1111
@@ -108,5 +109,12 @@ def prompt_notes(prompt: str, *, long_prompt: bool | None, tokens: TokenCounter 
     if not cut_off:
         return notes
     shown = cut_off if len(cut_off) <= _MAX_SHOWN else cut_off[: _MAX_SHOWN - 1] + "…"
-    remedy = "" if long_prompt is None else " (or switch on “Long prompts”, long_prompt)"
-    return (*notes, f"Cut off after {PART_TOKENS} tokens: “{shown}”{remedy}.")
+    if long_prompt is None:
+        note = _("Cut off after {limit} tokens: “{words}”.", limit=PART_TOKENS, words=shown)
+    else:
+        note = _(
+            "Cut off after {limit} tokens: “{words}” (or switch on “Long prompts”, long_prompt).",
+            limit=PART_TOKENS,
+            words=shown,
+        )
+    return (*notes, note)

@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from studio.core.errors import RunError, is_disk_full
+from studio.core.language import _
 
 SCHEMA_VERSION = 1
 # What passes by itself: others hold the file, or the disk, which has no room for it or for the files beside it.
@@ -81,13 +82,23 @@ def _problem(path: Path, error: sqlite3.Error | OSError) -> RunError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
     if code in _DAMAGED:
         return RunError(
-            f"The queue of jobs ({path}) is damaged: {error}. Stop the studio, and move that file and those beside it "
-            f"that begin with {path.name} away: a new one is made. Runs and batches are kept in their own folders."
+            _(
+                "The queue of jobs ({path}) is damaged: {error}. Stop the studio, and move that file "
+                "and those beside it that begin with {name} away: a new one is made. Runs and "
+                "batches are kept in their own folders.",
+                path=path,
+                error=error,
+                name=path.name,
+            )
         )
     passes = code in _PASSING or is_disk_full(error)
     return (QueueBusyError if passes else RunError)(
-        f"The queue of jobs ({path}) cannot be used now: {error}. Check that the disk has space and that the file "
-        "is writable, then try again. Running jobs continue."
+        _(
+            "The queue of jobs ({path}) cannot be used now: {error}. Check that the disk has "
+            "space and that the file is writable, then try again. Running jobs continue.",
+            path=path,
+            error=error,
+        )
     )
 
 
@@ -105,8 +116,14 @@ def _connect(path: Path) -> sqlite3.Connection:
             _create(connection, path)
         elif version > SCHEMA_VERSION:
             raise RunError(
-                f"The queue of jobs ({path}) was made by a newer studio (version {version} of its layout, this studio "
-                f"knows {SCHEMA_VERSION}). Update this studio, or choose another folder with --user-data."
+                _(
+                    "The queue of jobs ({path}) was made by a newer studio (version {version} of its "
+                    "layout, this studio knows {known}). Update this studio, or choose another "
+                    "folder with --user-data.",
+                    path=path,
+                    version=version,
+                    known=SCHEMA_VERSION,
+                )
             )
     except (sqlite3.Error, RunError):
         connection.close()

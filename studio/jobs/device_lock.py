@@ -18,18 +18,19 @@ from filelock import FileLock, Timeout
 
 from studio.core.errors import CancelledError
 from studio.core.files import read_file, write_atomically
+from studio.core.language import _
 from studio.core.paths import UserData
 
 
 @dataclass(frozen=True)
 class DeviceOwner:
-    """Who holds the device: a process, and what it does there in a few words."""
+    """Who holds the device: a process, and what it does there in a few words, in its own language."""
 
     pid: int
     purpose: str
 
     def __str__(self) -> str:
-        return f"{self.purpose} (process {self.pid})"
+        return _("{purpose} (process {pid})", purpose=_(self.purpose), pid=self.pid)
 
 
 class DeviceLock:
@@ -83,7 +84,7 @@ def _read_owner(file: Path) -> DeviceOwner:
         kept = json.loads(read_file(file))
         return DeviceOwner(int(kept["pid"]), str(kept["purpose"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return DeviceOwner(0, "another program")
+        return DeviceOwner(0, _("another program"))
 
 
 LOOK_FOR_DEVICE_SECONDS = 0.5
@@ -113,7 +114,7 @@ def device_turn(
                 reported = owner
             time.sleep(LOOK_FOR_DEVICE_SECONDS)
             if given_up():
-                raise CancelledError("Stopped while it waited for the device.")
+                raise CancelledError(_("Stopped while it waited for the device."))
     finally:
         lock.withdraw()
     try:

@@ -1,10 +1,7 @@
-"""A job's folder: places, status, requests, and whether the job is to stop.
+"""A job's folder: its places, its state, and what it is asked while it works. No torch: the page reads it.
 
-A job's folder: its places, its state, and what it is asked while it works. No torch: the page reads it.
-
-Whether a job is to end: SIGTERM and SIGINT, what its folder was asked, and what its peers say.
-
-The work in hand is ended well, and the process then ends with 0.
+Whether a job is to end: SIGTERM and SIGINT, what its folder was asked, and what its peers say. The work in hand
+is ended well, and the process then ends with 0.
 """
 
 import json
@@ -25,6 +22,7 @@ from pydantic import ValidationError
 
 from studio.core.errors import RunError, StudioError
 from studio.core.files import read_file, write_atomically
+from studio.core.language import N_, _
 from studio.core.paths import typed_path
 from studio.core.records import Label, Record, write_label
 
@@ -60,8 +58,7 @@ class RunStatus(Record):
 @dataclass(frozen=True, eq=False)
 class JobFolder:
     """The places of a job's folder, whatever its kind. Naming one does not make it; two of one path are the same.
-
-    A kind has a class of its own, with its own places, and in its words:
+    A kind has a class of its own, with its own places, and in its words, which are English here:
 
     Attributes:
         noun: what such a folder holds.
@@ -70,8 +67,8 @@ class JobFolder:
         error: raised where one cannot be found.
     """
 
-    noun: ClassVar[str] = "job"
-    activity: ClassVar[str] = "job"
+    noun: ClassVar[str] = N_("job")
+    activity: ClassVar[str] = N_("job")
     begin_command: ClassVar[str] = "python -m studio jobs"
     error: ClassVar[type[StudioError]] = RunError
 
@@ -116,6 +113,11 @@ class JobFolder:
     @property
     def requests(self) -> Path:
         return self.root / "requests"
+
+    @property
+    def language(self) -> Path:
+        """The tag of the language of whoever queued it: its process speaks that."""
+        return self.root / "language"
 
     def file(self, reported: str) -> Path:
         """The file that an event names by its path below this folder.
@@ -174,10 +176,22 @@ class JobFolder:
         if len(found) == 1:
             return found[0]
         if found:
-            several = ", ".join(one.name for one in found)
-            raise cls.error(f"{name} is not one {cls.noun} but {len(found)}: {several}.")
-        available = ", ".join(one.name for one in known[:8]) or "none"
-        raise cls.error(f"There is no {cls.noun} {name}. Available: {available}. `{cls.begin_command}` starts one.")
+            several = _(
+                "{name} is not one {noun} but {num}: {found}.",
+                name=name,
+                noun=_(cls.noun),
+                num=len(found),
+                found=", ".join(one.name for one in found),
+            )
+            raise cls.error(several)
+        missing = _(
+            "There is no {noun} {name}. Available: {available}. `{command}` starts one.",
+            noun=_(cls.noun),
+            name=name,
+            available=", ".join(one.name for one in known[:8]) or _("none"),
+            command=cls.begin_command,
+        )
+        raise cls.error(missing)
 
 
 def read_status(folder: JobFolder) -> RunStatus:
@@ -192,7 +206,8 @@ def read_status(folder: JobFolder) -> RunStatus:
         return RunStatus(state="new")
     except (OSError, ValidationError) as error:
         why = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
-        raise RunError(f"{folder.status} cannot be read{why}. Resume the {folder.noun} to write it again.") from error
+        said = N_("{file} cannot be read{why}. Resume the {noun} to write it again.")
+        raise RunError(_(said, file=folder.status, why=why, noun=_(folder.noun))) from error
 
 
 def status_or(state: RunState, folder: JobFolder) -> RunStatus:
@@ -220,7 +235,7 @@ def write_halt(folder: JobFolder, state: Literal["paused", "stopped"]) -> None:
     """
     status = status_or("new", folder)
     if status.state != "finished" and folder.root.is_dir():
-        message = f"It was {state} while nothing worked on it; resume to continue."
+        message = _("It was {state} while nothing worked on it; resume to continue.", state=_(state))
         write_status(folder, status.model_copy(update={"state": state, "pid": 0, "message": message}))
 
 

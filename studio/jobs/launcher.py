@@ -20,7 +20,8 @@ from typing import IO, cast
 import psutil
 
 from studio.core.errors import says_no_memory
-from studio.core.files import open_file
+from studio.core.files import open_file, read_text
+from studio.core.language import LANGUAGE_NAME, N_, _
 from studio.jobs import gate
 from studio.jobs.folder import RunState, RunStatus
 from studio.jobs.queue import MAX_ATTEMPTS, Job, JobState
@@ -31,7 +32,7 @@ REFUSED = 1  # with a sentence in its status: trying again would find the same. 
 _SAID_WHEN_DONE: tuple[RunState, ...] = ("finished", "stopped", "paused")
 _SAID_AT_THE_END: tuple[RunState, ...] = (*_SAID_WHEN_DONE, "failed")
 _KILLED = (-9, 137)  # SIGKILL, as we see it and as shells and containers tell it
-_LOWER = "lower the batch size or the resolution, or turn gradient checkpointing on"
+_LOWER = N_("lower the batch size or the resolution, or turn gradient checkpointing on")
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,10 @@ def classify_exit(job: Job, *, exit_code: int | None, status: RunStatus, log_end
     if exit_code == DONE:
         if status.state in _SAID_WHEN_DONE:
             return ExitOutcome(cast(JobState, status.state), status.message)
-        return ExitOutcome("failed", f"Its process ended normally, but its run is {status.state}.{_log(log_end)}")
+        words = _("Its process ended normally, but its run is {state}.", state=_(status.state))
+        return ExitOutcome("failed", _with_log(words, log_end))
     if exit_code == REFUSED and status.state == "failed":
-        return ExitOutcome("failed", status.message or f"It did not say why.{_log(log_end)}")
+        return ExitOutcome("failed", status.message or _with_log(_("It did not say why."), log_end))
     if exit_code is None and status.state in _SAID_AT_THE_END:
         return ExitOutcome(cast(JobState, status.state), status.message)
     return _judge_accident(job, _cause(exit_code, log_end), log_end)
@@ -65,34 +67,45 @@ def classify_exit(job: Job, *, exit_code: int | None, status: RunStatus, log_end
 def _judge_accident(job: Job, cause: str, log_end: str) -> ExitOutcome:
     if job.asked:
         state: JobState = "stopped" if job.asked == "stop" else "paused"
-        asked = f"It had been asked to {job.asked}; resumed, it continues from its last checkpoint."
-        return ExitOutcome(state, f"It ended unexpectedly: {cause} {asked}")
-    if job.attempts < MAX_ATTEMPTS:
-        return ExitOutcome(
-            "queued", f"Attempt {job.attempts} of {MAX_ATTEMPTS} ended unexpectedly: {cause} It is tried again."
+        message = _(
+            "It ended unexpectedly: {cause} It had been asked to {asked}; resumed, it continues from its last "
+            "checkpoint.",
+            cause=cause,
+            asked=_(job.asked),
         )
-    return ExitOutcome("failed", f"All {MAX_ATTEMPTS} attempts ended unexpectedly: {cause}{_log(log_end)}")
+        return ExitOutcome(state, message)
+    if job.attempts < MAX_ATTEMPTS:
+        again = _(
+            "Attempt {attempt} of {most} ended unexpectedly: {cause} It is tried again.",
+            attempt=job.attempts,
+            most=MAX_ATTEMPTS,
+            cause=cause,
+        )
+        return ExitOutcome("queued", again)
+    words = _("All {num} attempts ended unexpectedly: {cause}", num=MAX_ATTEMPTS, cause=cause)
+    return ExitOutcome("failed", _with_log(words, log_end))
 
 
 def _cause(exit_code: int | None, log_end: str) -> str:
     if says_no_memory(log_end):
-        return f"its log shows that memory ran out. Before a retry, {_LOWER}."
+        return _("its log shows that memory ran out. Before a retry, {advice}.", advice=_(_LOWER))
     if exit_code is None:
-        return "its process was killed, or the machine went down, while no worker was watching it."
+        return _("its process was killed, or the machine went down, while no worker was watching it.")
     if exit_code in _KILLED:
-        return f"its process was killed, probably because memory ran out. Before a retry, {_LOWER}."
+        return _("its process was killed, probably because memory ran out. Before a retry, {advice}.", advice=_(_LOWER))
     if exit_code < 0:
-        return f"its process crashed ({_signal_name(-exit_code)})."
-    return f"its process ended with code {exit_code}."
+        return _("its process crashed ({signal}).", signal=_signal_name(-exit_code))
+    return _("its process ended with code {code}.", code=exit_code)
 
 
 def _signal_name(number: int) -> str:
     names = {known.value: known.name for known in signal.Signals}
-    return names.get(number, f"signal {number}")
+    return names.get(number) or _("signal {number}", number=number)
 
 
-def _log(log_end: str) -> str:
-    return f" The end of its log:\n{log_end}" if log_end else " Its log is empty."
+def _with_log(words: str, log_end: str) -> str:
+    log = "\n".join((_("The end of its log:"), log_end)) if log_end else _("Its log is empty.")
+    return f"{words} {log}"
 
 
 logger = logging.getLogger(__name__)
@@ -104,13 +117,17 @@ _HEADING = "\n--- attempt "  # begins the line that tells in the log where an at
 
 
 def start_detached(
-    command: Sequence[str], *, cwd: Path, output: IO[bytes], stdin: int = subprocess.DEVNULL
+    command: Sequence[str], *, cwd: Path, output: IO[bytes], stdin: int = subprocess.DEVNULL, language: str = ""
 ) -> "subprocess.Popen[bytes]":
     """Start a process in a session of its own: no terminal's Ctrl+C and no ending of ours reaches it.
+
+    Args:
+        language: the tag of what it speaks; that of this process where it is empty.
 
     Raises:
         OSError: where it cannot be started.
     """
+    spoken = {LANGUAGE_NAME: language} if language else {}
     windows = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(subprocess, "DETACHED_PROCESS", 0)
     return subprocess.Popen(
         command,
@@ -118,7 +135,7 @@ def start_detached(
         stdout=output,
         stderr=subprocess.STDOUT,
         cwd=cwd,
-        env={**os.environ, "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1", **spoken},
         start_new_session=True,
         creationflags=windows,
     )
@@ -127,7 +144,7 @@ def start_detached(
 class PendingProcess:
     """A job's process that waits at the gate: it is there, and does nothing before `let_go`."""
 
-    def __init__(self, command: Sequence[str], *, cwd: Path, log: Path, attempt: str) -> None:
+    def __init__(self, command: Sequence[str], *, cwd: Path, log: Path, attempt: str, language: str = "") -> None:
         """Start it, with what it prints appended to the log.
 
         Raises:
@@ -138,7 +155,7 @@ class PendingProcess:
                 output.write(f"{_HEADING}{attempt}, {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
                 output.flush()
             held = [sys.executable, "-I", "-S", gate.__file__, *command]
-            self._process = start_detached(held, cwd=cwd, output=output, stdin=subprocess.PIPE)
+            self._process = start_detached(held, cwd=cwd, output=output, stdin=subprocess.PIPE, language=language)
         self.pid = self._process.pid
         self.start_time = psutil.Process(self.pid).create_time()
 
@@ -213,6 +230,14 @@ def kept_awake(pid: int, *, platform: str = sys.platform) -> Iterator[None]:
         if keeper is not None:
             keeper.terminate()
             keeper.wait()
+
+
+def language_of_job(job: Job) -> str:
+    """The tag of what whoever queued it speaks; "" where that is not known, as of jobs of an older studio."""
+    try:
+        return read_text(job.run.language).strip()
+    except OSError:
+        return ""
 
 
 def end_of_log(log: Path, *, num_lines: int, of_last_attempt: bool = False) -> str:

@@ -13,10 +13,13 @@ from typing import Literal
 from pydantic import ValidationError
 
 from studio.core.errors import RunError
+from studio.core.files import write_atomically
+from studio.core.language import N_, _, language
 from studio.core.paths import UserData
 from studio.core.records import Record
 from studio.jobs.database import change_job, changing, reading, set_line
 from studio.jobs.folder import JobFolder, RunRequest, ask, write_halt
+from studio.jobs.words import refusal
 
 JobKind = Literal["train", "batch"]
 JobState = Literal["queued", "running", "paused", "stopped", "finished", "failed"]
@@ -62,7 +65,7 @@ class Job(Record):
         return _MOMENT.sub("", self.title) or self.title
 
     def __str__(self) -> str:
-        return f"Job {self.id} ({self.title})"
+        return _("Job {id} ({title})", id=self.id, title=self.title)
 
 
 _UNFINISHED: tuple[JobState, ...] = ("queued", "running", "paused", "stopped", "failed")
@@ -84,14 +87,13 @@ class JobQueue:
             OSError: where an old request in its folder cannot be taken back.
         """
         folder = run_folder.resolve()
-        _require_folder(folder, "Make the run first.")
+        _require_folder(folder, _("Make the run first."))
         with changing(self._database) as connection:
             for other in _jobs(connection, "where run_folder = ?", str(folder)):
                 if other.state in _UNFINISHED:
-                    raise RunError(
-                        f"The run {folder.name} is in the queue already as job {other.id}, which is {other.state}. "
-                        f"{_advice(other)}"
-                    )
+                    already = N_("The run {name} is in the queue already as job {id}, which is {state}. {advice}")
+                    raise refusal(already, other, name=folder.name, id=str(other.id))
+            _keep_language(JobFolder(folder))
             _take_back(JobFolder(folder), "stop", "pause")  # of an earlier job, which ended before it heard them
             added = connection.execute(
                 "insert into jobs (kind, run_folder, title, created_at) values (?, ?, ?, ?)",
@@ -146,11 +148,16 @@ class JobQueue:
             RunError: where it does not wait, or the place is below 1.
         """
         if position < 1:
-            raise RunError(f"The position in the queue must be 1 or more, got {position}. 1 is the next to start.")
+            raise RunError(
+                _(
+                    "The position in the queue must be 1 or more, got {position}. 1 is the next to start.",
+                    position=position,
+                )
+            )
         with changing(self._database) as connection:
             job = _job(connection, job_id)
             if job.state != "queued":
-                raise RunError(f"{job} is {job.state}, so it has no position in the queue. {_advice(job)}")
+                raise refusal(N_("{job} is {state}, so it has no position in the queue. {advice}"), job)
             line = _waiting(connection, but=job_id)
             line.insert(position - 1, job_id)
             set_line(connection, line)
@@ -186,8 +193,9 @@ class JobQueue:
             if job.state == "queued":
                 return job
             if job.state not in _RESUMABLE:
-                raise RunError(f"{job} is {job.state}, so it cannot be resumed. {_advice(job)}")
-            _require_folder(job.run_folder, f"Remove job {job.id} from the queue.")
+                raise refusal(N_("{job} is {state}, so it cannot be resumed. {advice}"), job)
+            _require_folder(job.run_folder, _("Remove job {id} from the queue.", id=job.id))
+            _keep_language(job.run)
             _take_back(job.run, "stop", "pause")
             change_job(connection, job_id, state="queued", attempts=0, message="", ended_at=None)
             set_line(connection, [*_waiting(connection, but=job_id), job_id])
@@ -202,7 +210,7 @@ class JobQueue:
         with changing(self._database) as connection:
             job = _job(connection, job_id)
             if job.state == "running":
-                raise RunError(f"{job} is running, so it cannot be removed. {_advice(job)}")
+                raise refusal(N_("{job} is running, so it cannot be removed. {advice}"), job)
             connection.execute("delete from jobs where id = ?", (job_id,))
             set_line(connection, _waiting(connection))
             return job
@@ -281,33 +289,28 @@ class JobQueue:
                 ask(job.run, request)
                 change_job(connection, job_id, asked=request)
             elif job.state in from_states:
-                change_job(connection, job_id, state=state, ended_at=_now(), message=f"It was {state} while it waited.")
+                message = _("It was {state} while it waited.", state=_(state))
+                change_job(connection, job_id, state=state, ended_at=_now(), message=message)
                 set_line(connection, _waiting(connection))
                 write_halt(job.run, state)
             else:
-                raise RunError(f"{job} is {job.state} already, so it cannot be {state}. {_advice(job)}")
+                already = N_("{job} is {state} already, so it cannot be {wanted}. {advice}")
+                raise refusal(already, job, wanted=_(state))
             return _job(connection, job_id)
 
 
 def _require_folder(folder: Path, advice: str) -> None:
     if not folder.is_dir():
-        raise RunError(f"The run's folder {folder} is not there. {advice}")
+        raise RunError(_("The run's folder {folder} is not there. {advice}", folder=folder, advice=advice))
+
+
+def _keep_language(run: JobFolder) -> None:
+    write_atomically(run.language, language().encode())
 
 
 def _take_back(run: JobFolder, *requests: RunRequest) -> None:
     for request in requests:
         (run.requests / request).unlink(missing_ok=True)
-
-
-def _advice(job: Job) -> str:
-    if job.state == "running":
-        wait = f"It was asked to {job.asked}: wait until it has" if job.asked else "Pause or stop it first, or wait"
-        return f"{wait}. `python -m studio jobs` shows where it stands."
-    if job.state == "queued":
-        return f"`python -m studio jobs move {job.id} 1` makes it the next."
-    if job.state == "finished":
-        return "Its results are in its run's folder."
-    return f"`python -m studio jobs resume {job.id}` puts it back into the queue."
 
 
 def _now() -> str:
@@ -331,14 +334,14 @@ def _read(row: sqlite3.Row) -> Job:
         return Job.model_validate(dict(row))
     except ValidationError:
         known = {"id": row["id"], "run_folder": str(row["run_folder"]), "title": str(row["title"])}
-        message = f"Its row in the queue is damaged. `python -m studio jobs remove {row['id']}` removes it."
+        message = _("Its row in the queue is damaged. `python -m studio jobs remove {id}` removes it.", id=row["id"])
         return Job.model_validate({**_DAMAGED, **known, "message": message})
 
 
 def _job(connection: sqlite3.Connection, job_id: int) -> Job:
     found = _jobs(connection, "where id = ?", job_id)
     if not found:
-        raise RunError(f"There is no job {job_id} in the queue. `python -m studio jobs` lists them.")
+        raise RunError(_("There is no job {id} in the queue. `python -m studio jobs` lists them.", id=job_id))
     return found[0]
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from studio.core.errors import RunError, StudioError, is_disk_full, system_error_message
+from studio.core.language import N_, _
 from studio.core.records import MOST_SECONDS
 from studio.core.text import duration
 from studio.jobs.events import EventWriter, JobEvent, NoteEvent, ProblemEvent, StateEvent
@@ -41,7 +42,7 @@ def retry_until_disk_space(
     """
     before = reporter.current_state
     waiting = False
-    activity = reporter.folder.activity
+    activity = _(reporter.folder.activity)
     while True:
         try:
             result = act()
@@ -51,14 +52,18 @@ def retry_until_disk_space(
         else:
             if waiting:
                 before = before if before in BUSY_STATES else "running"
-                reporter.state(before, f"There is space again; the {activity} continues.")
+                reporter.state(before, _("There is space again; the {activity} continues.", activity=activity))
             return result
         if not waiting:
             waiting = True
             reporter.state(
                 "waiting",
-                f"The disk is full: {what} cannot be saved. Free some space; the {activity} waits and goes on by "
-                "itself. Nothing is lost while it waits.",
+                _(
+                    "The disk is full: {what} cannot be saved. Free some space; the {activity} waits and "
+                    "goes on by itself. Nothing is lost while it waits.",
+                    what=what,
+                    activity=activity,
+                ),
             )
         time.sleep(LOOK_FOR_ROOM_SECONDS)
         if should_stop():
@@ -123,12 +128,17 @@ class JobReporter:
         self._state, self._message, self._step = state, message, step
         self.report(StateEvent(state=state, message=message))
         self._write_status()
-        self.print_line(f"{state}: {message}" if message else state)
+        word = _(state)
+        self.print_line(f"{word}: {message}" if message else word)
 
     def waits_for_device(self, owner: str) -> None:
         """Somebody else has the device."""
-        begins = f"The {self.folder.activity} starts when it is free."
-        self.state("waiting", f"The device is in use by {owner}. {begins}")
+        message = _(
+            "The device is in use by {owner}. The {activity} starts when it is free.",
+            owner=owner,
+            activity=_(self.folder.activity),
+        )
+        self.state("waiting", message)
 
     def report(self, event: JobEvent) -> None:
         """Write an event."""
@@ -162,8 +172,9 @@ class JobReporter:
         self._seconds.append(seconds)
         self._write_status_if_due()
         left = self._remaining_seconds()
-        rest = f"  {duration(left)} left   " if left else "   "
-        self.print_line(f"{line(sum(self._seconds) / len(self._seconds))}{rest}", end="")
+        said = line(sum(self._seconds) / len(self._seconds))
+        rest = _("{time} left", time=duration(left)) if left else ""
+        self.print_line(f"{said}  {rest}   " if rest else f"{said}   ", end="")
 
     def _remaining_seconds(self) -> float | None:
         if not self._seconds:
@@ -193,7 +204,7 @@ class JobReporter:
         try:
             write_status(self.folder, status)
         except OSError as error:  # a full disk: what must not be lost is the work, and that waits for room
-            self.print_line(f"The status cannot be written: {system_error_message(error)}")
+            self.print_line(_("The status cannot be written: {reason}", reason=system_error_message(error)))
 
     def print_line(self, line: str, *, end: str = "\n") -> None:
         """To the terminal, over the line that tells how far it is."""
@@ -201,7 +212,7 @@ class JobReporter:
             print(f"\r{line}", end=end, file=sys.stderr, flush=True)
 
 
-_INTERRUPTED = "It was interrupted; resume to continue."
+_INTERRUPTED = N_("It was interrupted; resume to continue.")
 
 
 def report_failure(folder: JobFolder, error: BaseException, message: str) -> None:
@@ -211,15 +222,16 @@ def report_failure(folder: JobFolder, error: BaseException, message: str) -> Non
     """
     state: RunState = "failed"
     if isinstance(error, KeyboardInterrupt):
-        state, message = "stopped", _INTERRUPTED
+        state, message = "stopped", _(_INTERRUPTED)
     try:
         status = read_status(folder)
     except RunError:
         status = RunStatus(state=state)
     closed = {"state": state, "message": message, "pid": 0, "remaining_seconds": None}
     EventWriter(folder.events).report(StateEvent(state=state, message=message))
-    print(f"\r{state}: {message}", file=sys.stderr, flush=True)
+    print(f"\r{_(state)}: {message}", file=sys.stderr, flush=True)
     try:
         write_status(folder, status.model_copy(update=closed))
     except OSError as problem:
-        print(f"The status cannot be written: {system_error_message(problem)}", file=sys.stderr, flush=True)
+        said = _("The status cannot be written: {reason}", reason=system_error_message(problem))
+        print(said, file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 from filelock import FileLock, Timeout
 
 from studio.core.files import move_to_trash
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.core.records import Label, Record, label_or_none
 from studio.jobs.folder import BUSY_STATES, JobFolder, RunRequest, RunState, ask, set_label, status_or, write_halt
@@ -218,11 +219,11 @@ class JobSession(Generic[FolderT]):
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            raise self._folder.error(f"{folder.name} is being worked on. Stop it first.") from None
+            raise self._folder.error(_("{name} is being worked on. Stop it first.", name=folder.name)) from None
         lock.release()
         if job is not None:
             if job.state == "queued":
-                raise self._folder.error(f"{folder.name} waits in the queue. Stop it first.")
+                raise self._folder.error(_("{name} waits in the queue. Stop it first.", name=folder.name))
             self.queue.remove(job.id)
         return move_to_trash(folder.root, without_trash=self.user_data.trash)
 
@@ -238,10 +239,15 @@ class JobSession(Generic[FolderT]):
         return self.queue.job_of(folder.root)
 
     def _named(self, name: str, folders: Sequence[FolderT]) -> FolderT:
-        noun, error = self._folder.noun, self._folder.error
+        noun, error = _(self._folder.noun), self._folder.error
         if not name:
-            raise error(f"No {noun} is chosen. Choose a {noun}.")
+            raise error(_("No {noun} is chosen. Choose a {noun}.", noun=noun))
         found = next((one for one in folders if one.name == name), None)
         if found is None:
-            raise error(f"There is no {noun} {name} any more: it was deleted or renamed. Choose another {noun}.")
+            gone = _(
+                "There is no {noun} {name} any more: it was deleted or renamed. Choose another {noun}.",
+                noun=noun,
+                name=name,
+            )
+            raise error(gone)
         return found

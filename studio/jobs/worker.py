@@ -17,10 +17,19 @@ import psutil
 from filelock import FileLock, Timeout
 
 from studio.core.errors import RunError, system_error_message
+from studio.core.language import _, language, speaking
 from studio.core.paths import UserData
 from studio.jobs.database import QueueBusyError
 from studio.jobs.folder import BUSY_STATES, JobFolder, RunStatus, status_or, write_status
-from studio.jobs.launcher import PendingProcess, classify_exit, end_of_log, is_alive, kept_awake, start_detached
+from studio.jobs.launcher import (
+    PendingProcess,
+    classify_exit,
+    end_of_log,
+    is_alive,
+    kept_awake,
+    language_of_job,
+    start_detached,
+)
 from studio.jobs.queue import MAX_ATTEMPTS, Job, JobQueue
 
 logger = logging.getLogger(__name__)
@@ -113,7 +122,8 @@ class Worker:
         for left_over in _retry(self._queue.running):
             self._wait_for(left_over)
         while (job := _retry(self._queue.next_job)) is not None:
-            self._carry_out(job)
+            with speaking(language_of_job(job) or language()):
+                self._carry_out(job)
 
     def _wait_for(self, job: Job) -> None:
         """Wait for a job that a worker before us started; its exit code will not be known."""
@@ -125,14 +135,16 @@ class Worker:
 
     def _carry_out(self, job: Job) -> None:
         if not job.run_folder.is_dir():
-            message = f"The run's folder {job.run_folder} is gone. Remove the job from the queue."
+            message = _("The run's folder {folder} is gone. Remove the job from the queue.", folder=job.run_folder)
             _retry(lambda: self._queue.finish_job(job.id, "failed", message))
             return
         attempt = f"{job.attempts + 1} of {MAX_ATTEMPTS}"
         try:
-            held = PendingProcess(self._command(job), cwd=self._user_data.root, log=job.run.log, attempt=attempt)
+            held = PendingProcess(
+                self._command(job), cwd=self._user_data.root, log=job.run.log, attempt=attempt, language=language()
+            )
         except OSError as error:
-            message = f"It cannot be started: {system_error_message(error)}"
+            message = _("It cannot be started: {reason}", reason=system_error_message(error))
             _retry(lambda: self._queue.finish_job(job.id, "failed", message))
             return
         try:
@@ -170,7 +182,7 @@ def _say_that_it_starts(job: Job) -> None:
     status = status_or("new", job.run)
     if _is_of_another(status, job):
         return  # this attempt will find that, and say so
-    starting = {"state": "waiting", "message": "Its process is starting.", "pid": job.pid, "remaining_seconds": None}
+    starting = {"state": "waiting", "message": _("Its process is starting."), "pid": job.pid, "remaining_seconds": None}
     _try_to_write(job.run, status.model_copy(update=starting))
 
 
@@ -207,7 +219,7 @@ def _retry(action: Callable[[], Answer]) -> Answer:
 
 
 def _take(lock: FileLock) -> bool:
-    for _ in range(_LOCK_TRIES):
+    for __ in range(_LOCK_TRIES):
         try:
             lock.acquire(blocking=False)
         except Timeout:

@@ -1,13 +1,21 @@
-"""The files of a library: found below its folder; what lies beside a LoRA, which goes where it goes."""
+"""The files of a library: found below its folder, known by their names; what lies beside a LoRA, which goes where it
+goes, and may say how strong it is.
+"""
 
 import os
 import time
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 from studio.core.errors import LoraError
-from studio.core.files import read_file, sync_folder, write_atomically
-from studio.loras.weights_file import ENDING, adapter_config_of, named_config
+from studio.core.files import read_file, read_text, sync_folder, write_atomically
+from studio.core.language import _
+from studio.core.paths import typed_path
+from studio.loras.weights_file import ENDING, WeightsHeader, adapter_config_of, named_config
 
+ADAPTER_CONFIG_LIMIT_BYTES = 2**20
+_VARIATIONS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # they choose between shapes of the character before
 _CLOCK_TICK_NS = 3 * 10**9  # FAT keeps times in steps of two seconds
 
 
@@ -95,10 +103,18 @@ def rename_with_files(path: Path, target: Path) -> None:
     moves = {file: file.with_name(f"{target.stem}{file.name[len(path.stem) :]}") for file in files_beside(path)}
     for file, to in {path: target, **moves}.items():
         if to.exists() and not to.samefile(file):  # of a disk that takes a for A it is the same
-            raise LoraError(f"{to.name} is in {to.parent} already. Choose another name, or move that file away.")
+            raise LoraError(
+                _(
+                    "{name} is in {parent} already. Choose another name, or move that file away.",
+                    name=to.name,
+                    parent=to.parent,
+                )
+            )
     other = adapter_config_of(target)
     if other is not None and (config is None or not other.samefile(config)):
-        raise LoraError(f"{other} would change the strength of {target.name}. Choose another name.")
+        raise LoraError(
+            _("{other} would change the strength of {name}. Choose another name.", other=other, name=target.name)
+        )
     copied = config is not None and not named_config(target).exists()
     if config is not None and copied:  # first: without it the LoRA would act at another strength
         write_atomically(named_config(target), read_file(config))
@@ -111,3 +127,65 @@ def rename_with_files(path: Path, target: Path) -> None:
     for before, to in moves.items():
         before.replace(to)
     sync_folder(path.parent)
+
+
+def config_beside(header: WeightsHeader) -> Path | None:
+    """peft's own file; only of tensors that peft names, and that say nothing of their strength."""
+    is_pefts = any(".lora_A." in name for name in header.tensors)
+    return adapter_config_of(header.path) if is_pefts else None
+
+
+def adapter_config_text(config: Path, header: WeightsHeader) -> str:
+    """What peft's file of this LoRA holds.
+
+    Raises:
+        LoraError: where it cannot be read.
+    """
+    try:
+        return read_text(config, encoding="utf-8-sig", max_bytes=ADAPTER_CONFIG_LIMIT_BYTES)
+    except (OSError, ValueError) as error:
+        why = _("cannot be read. Copy or download it again")
+        raise unusable_strength(header, config, why) from error
+
+
+def unusable_strength(header: WeightsHeader, config: Path | None, why: str) -> LoraError:
+    """An error of what says the strength; `why` goes on after it: `is not JSON`."""
+    name = header.path.name
+    if config is None:
+        return LoraError(_("{name} is damaged: its lora_adapter_metadata {why}.", name=name, why=why))
+    return LoraError(
+        _(
+            "{config}, which says how strong {name} is, cannot be used: it {why}.",
+            config=config.name,
+            name=name,
+            why=why,
+        )
+    )
+
+
+def known_name(name: str, names: Iterable[str]) -> str | None:
+    """The name itself, or the one that looks the same: a Mac writes é as two characters."""
+    if name in (known := tuple(names)):
+        return name
+    seen = visible(name)
+    return next((other for other in known if visible(other) == seen), None)
+
+
+def visible(name: str) -> str:
+    """What the eye sees of a name: in NFC, every kind of space a space, without characters that have no shape."""
+    shown = (" " if unicodedata.category(c) == "Zs" else c for c in unicodedata.normalize("NFC", name))
+    return "".join(c for c in shown if unicodedata.category(c) not in ("Cf", "Cc") and c not in _VARIATIONS).strip()
+
+
+def alike(name: str) -> str:
+    """Equal for names that are the same file on a Mac or on Windows."""
+    return visible(name).casefold()
+
+
+def file_at(name: str) -> Path | None:
+    """A LoRA outside the library, by its whole path; None where there is none."""
+    try:
+        path = typed_path(name)
+        return path if path.suffix.lower() == ENDING and path.is_absolute() and path.is_file() else None
+    except (OSError, RuntimeError):  # longer than a path can be; `~` of a user that does not exist
+        return None

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
-from studio.core.errors import LoraError
-from studio.loras.weights_file import ADAPTER_CONFIG, TensorInfo, WeightsHeader, adapter_config_text, config_beside
+from studio.core.language import N_, _
+from studio.loras.files import adapter_config_text, config_beside, unusable_strength
+from studio.loras.weights_file import ADAPTER_CONFIG, TensorInfo, WeightsHeader
 
 Part = Literal["unet", "text_encoder"]
 # From `hada_w1_a` on they are LyCORIS' own names.
@@ -58,25 +59,25 @@ _DOTTED = re.compile(
 _PROCESSOR = re.compile(r"(?:unet\.)?(.+)\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight")
 
 # Other kinds of files, by a piece of a tensor's name that only they have.
-_SDXL = "a LoRA for Stable Diffusion XL"
+_SDXL = N_("a LoRA for Stable Diffusion XL")
 _FOREIGN: tuple[tuple[str, str], ...] = (
-    ("oft_", "an OFT adapter"),
-    ("ia3_l", "an (IA)³ of peft"),
-    (".a1.weight", "a GLoRA (LyCORIS)"),
+    ("oft_", N_("an OFT adapter")),
+    ("ia3_l", N_("an (IA)³ of peft")),
+    (".a1.weight", N_("a GLoRA (LyCORIS)")),
     ("lora_te2_", _SDXL),
     ("text_encoder_2.", _SDXL),
-    ("lora_transformer_", "a LoRA for another kind of model (a diffusion transformer)"),
-    ("transformer.transformer_blocks.", "a LoRA for another kind of model (a diffusion transformer)"),
-    ("double_blocks", "a LoRA for Flux"),
-    ("single_transformer_blocks", "a LoRA for Flux"),
-    ("joint_blocks", "a LoRA for Stable Diffusion 3"),
-    ("model.diffusion_model.", "a whole model, not a LoRA"),
-    ("first_stage_model.", "a whole model, not a LoRA"),
-    ("emb_params", "a textual inversion embedding"),
-    ("control_model.", "a ControlNet"),
+    ("lora_transformer_", N_("a LoRA for another kind of model (a diffusion transformer)")),
+    ("transformer.transformer_blocks.", N_("a LoRA for another kind of model (a diffusion transformer)")),
+    ("double_blocks", N_("a LoRA for Flux")),
+    ("single_transformer_blocks", N_("a LoRA for Flux")),
+    ("joint_blocks", N_("a LoRA for Stable Diffusion 3")),
+    ("model.diffusion_model.", N_("a whole model, not a LoRA")),
+    ("first_stage_model.", N_("a whole model, not a LoRA")),
+    ("emb_params", N_("a textual inversion embedding")),
+    ("control_model.", N_("a ControlNet")),
 )
 # The width of the text that the U-Net's cross-attention reads tells which Stable Diffusion it is.
-_TEXT_WIDTHS = {2048: _SDXL, 1024: "a LoRA for Stable Diffusion 2"}
+_TEXT_WIDTHS = {2048: _SDXL, 1024: N_("a LoRA for Stable Diffusion 2")}
 _SD1_TEXT_WIDTH = 768
 _CROSS_ATTENTION = re.compile(
     r"attn2[._](?:processor\.)?to_[kv](?:[._](?:lora_down|lora_A|lora\.down)|\.hada_w1_b|\.diff$)"
@@ -85,7 +86,7 @@ _CROSS_ATTENTION = re.compile(
 _ORIGINAL = re.compile(r"(?:input|output)_blocks[._]\d|middle_block[._]\d")
 _SD1_BLOCK = re.compile(r"input_blocks[._](?:[12][._]1|9|10|11)[._]|output_blocks[._](?:9|10|11|[678][._]1)[._]")
 # Where there are as many inputs as outputs, only the place of the 1 tells (1, in) from (out, 1).
-_DORA_OF_INPUTS = "a DoRA with one magnitude for each input (LyCORIS without wd_on_output), not for each output"
+_DORA_OF_INPUTS = N_("a DoRA with one magnitude for each input (LyCORIS without wd_on_output), not for each output")
 
 
 def read_key(name: str) -> LoraKey | None:
@@ -173,20 +174,20 @@ def foreign_kind(tensors: Mapping[str, TensorInfo]) -> str:
     for name, info in tensors.items():
         for piece, kind in _FOREIGN:
             if piece in name:
-                return kind
+                return _(kind)
         if name.startswith("base_model.") and (".hada_w" in name or ".lokr_w" in name):
-            return "a LoHa or LoKr of peft"
+            return _("a LoHa or LoKr of peft")
         if name.endswith(".dora_scale") and len(info.shape) > 1 and info.shape[0] == 1:
-            return _DORA_OF_INPUTS
+            return _(_DORA_OF_INPUTS)
         width = info.shape[1] if len(info.shape) > 1 else 0
         if _CROSS_ATTENTION.search(name):
             if width in _TEXT_WIDTHS:
-                return _TEXT_WIDTHS[width]
+                return _(_TEXT_WIDTHS[width])
             widths.add(width)
     if _SD1_TEXT_WIDTH in widths or not any(_ORIGINAL.search(name) for name in tensors):
         return ""
     # Most files with original names are for XL; one without cross-attention is so only where no block says otherwise.
-    return "" if any(_SD1_BLOCK.search(name) for name in tensors) else _SDXL
+    return "" if any(_SD1_BLOCK.search(name) for name in tensors) else _(_SDXL)
 
 
 @dataclass(frozen=True)
@@ -221,20 +222,16 @@ def scale_rules(header: WeightsHeader) -> dict[Part, ScaleRule]:
     Raises:
         LoraError: where that JSON is damaged: without it the LoRA would act at a wrong strength.
     """
-    damaged = f"{header.path.name} is damaged: its lora_adapter_metadata"
-    text = header.metadata.get("lora_adapter_metadata", "")
-    config = None if "lora_adapter_metadata" in header.metadata else config_beside(header)
+    text = header.metadata.get("lora_adapter_metadata")
+    config = config_beside(header) if text is None else None
     if config is not None:
-        damaged = f"{config.name}, which says how strong {header.path.name} is, cannot be used: it"
-        text = adapter_config_text(config, damaged)
-    elif "lora_adapter_metadata" not in header.metadata:
-        text = "{}"
+        text = adapter_config_text(config, header)
     try:
-        entries = json.loads(text)
+        entries = json.loads("{}" if text is None else text)
     except (ValueError, RecursionError) as error:
-        raise LoraError(f"{damaged} is not JSON.") from error
+        raise unusable_strength(header, config, _("is not JSON")) from error
     if not isinstance(entries, dict):
-        raise LoraError(f"{damaged} is not a JSON object.")
+        raise unusable_strength(header, config, _("is not a JSON object"))
     alone = {key: value for key, value in entries.items() if "." not in key}
     of_unet, of_text_encoder = {**alone, **_below("unet.", entries)}, _below("text_encoder.", entries)
     try:
@@ -247,15 +244,15 @@ def scale_rules(header: WeightsHeader) -> dict[Part, ScaleRule]:
             "text_encoder": _scale_rule(of_text_encoder, paths["text_encoder"]),
         }
     except ValueError as error:
-        raise LoraError(f"{damaged} has {error}.") from error
+        raise unusable_strength(header, config, str(error)) from error
 
 
 def _assert_lora(entries: Mapping[str, object], header: WeightsHeader) -> None:
     kind = entries.get("peft_type", "LORA")
     if kind != "LORA":
-        raise ValueError(f"peft_type {kind!r}, where the studio reads LORA")
+        raise ValueError(_("has peft_type {kind!r}, where the studio reads LORA", kind=kind))
     if entries.get("use_dora") is True and not any("lora_magnitude_vector" in name for name in header.tensors):
-        raise ValueError("use_dora, but the weights have no lora_magnitude_vector")
+        raise ValueError(_("has use_dora, but the weights have no lora_magnitude_vector"))
 
 
 def strength_notes(header: WeightsHeader) -> tuple[str, ...]:
@@ -272,8 +269,14 @@ def strength_notes(header: WeightsHeader) -> tuple[str, ...]:
     if not num_silent:
         return ()
     return (
-        f"{header.path.name} does not say how strong {num_silent} of its {len(scaled)} layers are: alpha is taken to "
-        f"be the rank. If an {ADAPTER_CONFIG} came with it, put that beside the file and add it again.",
+        _(
+            "{name} does not say how strong {num_silent} of its {num_scaled} layers are: alpha is taken to be "
+            "the rank. If an {config} came with it, put that beside the file and add it again.",
+            name=header.path.name,
+            num_silent=num_silent,
+            num_scaled=len(scaled),
+            config=ADAPTER_CONFIG,
+        ),
     )
 
 
@@ -294,7 +297,7 @@ def _paths(header: WeightsHeader) -> dict[Part, dict[str, str]]:
 def _scale_rule(entries: Mapping[str, object], paths: Mapping[str, str]) -> ScaleRule:
     alpha, pattern = entries.get("lora_alpha"), entries.get("alpha_pattern")
     if not isinstance(pattern, dict | None):
-        raise ValueError("no table in alpha_pattern")
+        raise ValueError(_("has no table in alpha_pattern"))
     alphas = {str(layer): _finite("alpha_pattern", value) for layer, value in (pattern or {}).items()}
     return ScaleRule(
         alpha=None if alpha is None else _finite("lora_alpha", alpha),
@@ -321,22 +324,24 @@ def _layer_alphas(alphas: Mapping[str, float], paths: Mapping[str, str]) -> dict
             if layer not in found and len(path) <= _MAX_PATH and pattern.match(path):
                 found[layer] = alpha
             if time.thread_time() - began > _MAX_SECONDS:
-                raise ValueError(f"{text!r} in alpha_pattern, which takes too long to search for")
+                raise ValueError(_("has {text!r} in alpha_pattern, which takes too long to search for", text=text))
     return found
 
 
 def _compiled(text: str) -> re.Pattern[str]:
     is_simple = sum(map(text.count, "*+?")) <= _MAX_REPEATS and text.count("|") <= _MAX_CHOICES
     if not (is_simple and _PATTERN.fullmatch(text)):
-        raise ValueError(f"the regular expression {text!r} in alpha_pattern, which is too complicated")
+        why = _("has the regular expression {text!r} in alpha_pattern, which is too complicated", text=text)
+        raise ValueError(why)
     try:
         return re.compile(rf"(.*\.)?({text})$")
     except re.error as error:
-        raise ValueError(f"{text!r} in alpha_pattern, which is no regular expression ({error})") from error
+        why = _("has {text!r} in alpha_pattern, which is no regular expression ({error})", text=text, error=error)
+        raise ValueError(why) from error
 
 
 def _finite(name: str, value: object) -> float:
     """Of a whole number too large for a float, too, it is said where it stands."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-        raise ValueError(f"no finite number in {name}")
+        raise ValueError(_("has no finite number in {name}", name=name))
     return float(value)

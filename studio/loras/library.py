@@ -4,16 +4,17 @@ import re
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from studio.core.errors import LoraError, WeightsFileError
 from studio.core.files import move_to_trash
-from studio.core.paths import assets_folder, typed_path, unreserved
+from studio.core.language import _, language
+from studio.core.paths import assets_folder, unreserved
 from studio.core.records import label_beside, label_or_none
 from studio.core.results import LoraCard
-from studio.loras.files import FilesBelow, files_beside, rename_with_files
+from studio.loras.files import FilesBelow, alike, config_beside, file_at, files_beside, known_name, rename_with_files
 from studio.loras.keys import foreign_kind, read_key, strength_notes
 from studio.loras.votes import rename_in_votes
 from studio.loras.weights_file import (
@@ -21,40 +22,20 @@ from studio.loras.weights_file import (
     ENDING,
     WeightsHeader,
     adapter_config_of,
-    config_beside,
     file_state,
     named_config,
     read_header,
     sha256_of,
 )
 
-_VARIATIONS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # they choose between shapes of the character before
 UNET_BLOCKS = ("down_blocks", "mid_block", "up_blocks")
 _OF_KOHYA = ("lora_unet_", "lycoris_")
-
-
-def known_name(name: str, names: Iterable[str]) -> str | None:
-    """The name itself, or the one that looks the same: a Mac writes é as two characters."""
-    if name in (known := tuple(names)):
-        return name
-    seen = visible(name)
-    return next((other for other in known if visible(other) == seen), None)
-
-
-def visible(name: str) -> str:
-    """What the eye sees of a name: in NFC, every kind of space a space, without characters that have no shape."""
-    shown = (" " if unicodedata.category(c) == "Zs" else c for c in unicodedata.normalize("NFC", name))
-    return "".join(c for c in shown if unicodedata.category(c) not in ("Cf", "Cc") and c not in _VARIATIONS).strip()
 
 
 THUMBNAIL = re.compile(r"data:image/(jpeg|png|webp);base64,[A-Za-z0-9+/=]+")
 THUMBNAIL_LIMIT = 400_000  # characters; a 512-pixel JPEG has about 100,000
 NAME_LIMIT_BYTES = 180  # of the 255 that a file's name may have: its ending, a number and `.votes.json` have room too
 # What would end `<lora:name:1>` early, would lead to another folder, or may not be in a file's name on Windows.
-NAME_RULE = (
-    f'The name of a LoRA must have 1 to {NAME_LIMIT_BYTES} bytes, none of them < > : " / \\ | ? *, must neither '
-    "begin nor end with a dot, nor be a name of Windows’ own such as con, got {shown}."
-)
 _UNFIT_FOR_A_NAME = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 
 
@@ -90,10 +71,16 @@ class LoraLibrary:
         files = self._files()
         if (known := known_name(name, files)) is not None:
             return files[known]
-        if path := _file_elsewhere(name):
+        if path := file_at(name):
             return path
-        names = ", ".join(sorted(files)) or "none"
-        raise LoraError(f"There is no LoRA named {name} in the library, which has: {names}. Drop its file to add it.")
+        has = ", ".join(sorted(files)) or _("none")
+        raise LoraError(
+            _(
+                "There is no LoRA named {name} in the library, which has: {has}. Drop its file to add it.",
+                name=name,
+                has=has,
+            )
+        )
 
     def name_of(self, name: str) -> str:
         """A LoRA's name as the library writes it; one that it has not stays as it is."""
@@ -115,7 +102,7 @@ class LoraLibrary:
         if copied := self.name_of_copy(path):
             known = self._files()[copied]
             if config is None or adapter_config_of(known) is not None or known.parent != self._folder:
-                raise LoraError(f"This LoRA is in the library already, as {copied}.")
+                raise LoraError(_("This LoRA is in the library already, as {copied}.", copied=copied))
             self._copy(config, named_config(known))
             return read_card(copied, known)
         target = self._free_path(_clean_name(name or path.stem))
@@ -131,7 +118,7 @@ class LoraLibrary:
             LoraError: where there is no such LoRA, or it comes with the studio.
             OSError: where it cannot be moved.
         """
-        folder, path = self._own(name, "deleted")
+        folder, path = self._own(name, _("{name} comes with the studio, so it cannot be deleted.", name=name))
         for file in files_beside(path):
             move_to_trash(file, without_trash=folder.parent / "trash")
         return move_to_trash(path, without_trash=folder.parent / "trash")
@@ -143,13 +130,14 @@ class LoraLibrary:
             LoraError: where it is gone or comes with the studio, or no file can have that name, or one has it.
             OSError: where the folder cannot be written.
         """
-        (folder, path), stem = self._own(name, "renamed"), unicodedata.normalize("NFC", wanted.strip())
+        folder, path = self._own(name, _("{name} comes with the studio, so it cannot be renamed.", name=name))
+        stem = unicodedata.normalize("NFC", wanted.strip())
         if stem == path.stem:
             return name
         if _clean_name(stem) != stem:
-            raise LoraError(NAME_RULE.format(shown=repr(wanted[:NAME_LIMIT_BYTES])))
-        if _alike(stem) in {_alike(known.stem) for known in self._files().values() if known != path}:
-            raise LoraError(f"The library has another LoRA named {stem}. Choose another name.")
+            raise LoraError(_broken_name(wanted[:NAME_LIMIT_BYTES]))
+        if alike(stem) in {alike(known.stem) for known in self._files().values() if known != path}:
+            raise LoraError(_("The library has another LoRA named {stem}. Choose another name.", stem=stem))
         rename_with_files(path, target := path.with_name(f"{stem}{path.suffix}"))
         if path.parent == folder:
             rename_in_votes(folder, stem, path.stem)
@@ -163,7 +151,7 @@ class LoraLibrary:
         """
         path = self._files().get(name)
         if path is None:
-            raise LoraError(f"There is no LoRA named {name} in the library any more.")
+            raise LoraError(_("There is no LoRA named {name} in the library any more.", name=name))
         return path
 
     def is_own(self, path: Path) -> bool:
@@ -180,11 +168,11 @@ class LoraLibrary:
         noted = {name: path for name, path in self._files().items() if label_beside(path).name in labels}
         return {name: label_or_none(self.label_file(path)).note for name, path in noted.items()}
 
-    def _own(self, name: str, done: str) -> tuple[Path, Path]:
-        """(the library's folder, the file of one of the user's own LoRAs)."""
+    def _own(self, name: str, otherwise: str) -> tuple[Path, Path]:
+        """(the library's folder, the file of one of the user's own LoRAs); `otherwise` is said of any other."""
         path = self.path_of(name)
         if self._folder is None or not self.is_own(path):
-            raise LoraError(f"{name} comes with the studio, so it cannot be {done}.")
+            raise LoraError(otherwise)
         return self._folder, path
 
     def name_of_copy(self, path: Path) -> str | None:
@@ -206,8 +194,8 @@ class LoraLibrary:
 
     def _free_path(self, wanted: str) -> Path:
         assert self._folder is not None
-        taken, name, number = {_alike(known) for known in self._files()}, wanted, 2
-        while _alike(name) in taken:
+        taken, name, number = {alike(known) for known in self._files()}, wanted, 2
+        while alike(name) in taken:
             name, number = f"{wanted} {number}", number + 1
         return self._folder / f"{name}{ENDING}"
 
@@ -219,22 +207,19 @@ class LoraLibrary:
             copy.replace(target)
 
 
-def _file_elsewhere(name: str) -> Path | None:
-    try:
-        path = typed_path(name)
-        return path if path.suffix.lower() == ENDING and path.is_absolute() and path.is_file() else None
-    except (OSError, RuntimeError):  # longer than a path can be; `~` of a user that does not exist
-        return None
-
-
 def _clean_name(name: str) -> str:
     cut = _UNFIT_FOR_A_NAME.sub("_", name).encode(errors="ignore")[:NAME_LIMIT_BYTES]
     return unreserved(cut.decode(errors="ignore").strip(" .")) or "lora"
 
 
-def _alike(name: str) -> str:
-    """Equal for names that are the same file on a Mac or on Windows."""
-    return visible(name).casefold()
+def _broken_name(name: str) -> str:
+    """The rule of names."""
+    return _(
+        'The name of a LoRA must have 1 to {limit} bytes, none of them < > : " / \\ | ? *, must neither begin nor end '
+        "with a dot, nor be a name of Windows’ own such as con, got {name!r}.",
+        limit=NAME_LIMIT_BYTES,
+        name=name,
+    )
 
 
 def check_kind(header: WeightsHeader) -> None:
@@ -245,35 +230,53 @@ def check_kind(header: WeightsHeader) -> None:
     """
     name = header.path.name
     if not header.tensors:
-        raise LoraError(f"{name} holds no tensors, so it would change nothing.")
+        raise LoraError(_("{name} holds no tensors, so it would change nothing.", name=name))
     odd = {info.dtype for info in header.tensors.values()} - DTYPE_BYTES.keys()
     if odd:
         raise LoraError(
-            f"{name} stores numbers as {', '.join(sorted(odd))}, which the studio does not know. Get it as float16, "
-            "bfloat16 or float32."
+            _(
+                "{name} stores numbers as {dtypes}, which the studio does not know. "
+                "Get it as float16, bfloat16 or float32.",
+                name=name,
+                dtypes=", ".join(sorted(odd)),
+            )
         )
     if kind := foreign_kind(header.tensors):
-        raise LoraError(f"{name} is {kind}; the studio attaches LoRAs for Stable Diffusion 1.x.")
+        raise LoraError(
+            _("{name} is {kind}; the studio attaches LoRAs for Stable Diffusion 1.x.", name=name, kind=kind)
+        )
     unknown = [name for name in header.tensors if read_key(name) is None]
     if len(unknown) == len(header.tensors):
-        raise LoraError(f"{name} holds no LoRA that the studio knows: its tensors have names such as {unknown[0]}.")
+        raise LoraError(
+            _(
+                "{name} holds no LoRA that the studio knows: its tensors have names such as {tensor}.",
+                name=name,
+                tensor=unknown[0],
+            )
+        )
     if unknown:
         raise LoraError(
-            f"{name} is not fully understood: {len(unknown)} of {len(header.tensors)} tensors belong to no known "
-            f"layer ({unknown[0]}, …). None of it is used, because half a LoRA makes other images."
+            _(
+                "{name} is not fully understood: {num_unknown} of {num_tensors} tensors belong to no known layer "
+                "({tensor}, …). None of it is used, because half a LoRA makes other images.",
+                name=name,
+                num_unknown=len(unknown),
+                num_tensors=len(header.tensors),
+                tensor=unknown[0],
+            )
         )
 
 
 def _known_card(name: str, path: Path) -> LoraCard:
     """The card of a file, read again only where the file is another one: the page asks twice a second."""
     try:
-        return _read_once(name, path, file_state(path))
+        return _read_once(name, path, file_state(path), language())
     except OSError:  # gone meanwhile: `read_card` says so
         return read_card(name, path)
 
 
 @lru_cache(maxsize=256)  # a card may have a thumbnail of 400,000 characters
-def _read_once(name: str, path: Path, _state: tuple[int, ...]) -> LoraCard:
+def _read_once(name: str, path: Path, _state: tuple[int, ...], _language: str) -> LoraCard:
     return read_card(name, path)
 
 
@@ -284,9 +287,8 @@ def read_card(name: str, path: Path) -> LoraCard:
         check_kind(header)
         notes = file_notes(header)
     except (LoraError, WeightsFileError) as error:
-        return LoraCard(
-            name=name, path=path, size_bytes=path.stat().st_size if path.is_file() else 0, problem=str(error)
-        )
+        size = path.stat().st_size if path.is_file() else 0
+        return LoraCard(name=name, path=path, size_bytes=size, problem=str(error))
     said = header.metadata
     return LoraCard(
         name=name,
@@ -315,8 +317,11 @@ def file_notes(header: WeightsHeader) -> tuple[str, ...]:
 
 def ends_note(layers: Sequence[str]) -> str:
     """Of layers outside the U-Net's blocks: sd-scripts looks into its blocks alone."""
-    dropped = " and ".join(layers)
-    return f"sd-scripts' own LoRA reader drops {dropped}; A1111, Forge, ComfyUI and diffusers read all layers."
+    joined = " " + _("and") + " "
+    return _(
+        "sd-scripts' own LoRA reader drops {layers}; A1111, Forge, ComfyUI and diffusers read all layers.",
+        layers=joined.join(layers),
+    )
 
 
 def _first(said: Mapping[str, str], *names: str) -> str:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from studio.core.errors import LoraError
 from studio.core.files import read_file, write_atomically
+from studio.core.language import _
 from studio.core.records import Record
 
 Winner = Literal["left", "right", "neither"]
@@ -59,18 +60,22 @@ class VoteCount(Record):
     def sentence(self) -> str:
         """The count, the interval, and what it allows to say."""
         if self.interval is None:
-            return f"No decided vote yet between {self.left} and {self.right}."
+            return _("No decided vote yet between {left} and {right}.", left=self.left, right=self.right)
         low, high = self.interval
-        verdict = (
-            f"{self.right} is preferred"
-            if low > 0.5
-            else f"{self.left} is preferred"
-            if high < 0.5
-            else "not decided yet"
-        )
-        return (
-            f"{self.right}: {self.num_right}, {self.left}: {self.num_left}, no difference: {self.num_neither}. "
-            f"{self.right} wins {100 * low:.0f} to {100 * high:.0f} % of decided votes (95 % confidence): {verdict}."
+        verdict = _("not decided yet")
+        if low > 0.5 or high < 0.5:
+            verdict = _("{side} is preferred", side=self.right if low > 0.5 else self.left)
+        return _(
+            "{right}: {num_right}, {left}: {num_left}, no difference: {num_neither}. "
+            "{right} wins {low:.0f} to {high:.0f} % of decided votes (95 % confidence): {verdict}.",
+            right=self.right,
+            num_right=self.num_right,
+            left=self.left,
+            num_left=self.num_left,
+            num_neither=self.num_neither,
+            low=100 * low,
+            high=100 * high,
+            verdict=verdict,
         )
 
 
@@ -91,7 +96,9 @@ def read_votes(folder: Path, lora: str) -> tuple[Vote, ...]:
     try:
         return _VOTES.validate_json(read_file(path))
     except (OSError, ValidationError) as error:
-        raise LoraError(f"The votes in {path} cannot be read. Move the file away to start again.") from error
+        raise LoraError(
+            _("The votes in {path} cannot be read. Move the file away to start again.", path=path)
+        ) from error
 
 
 def add_vote(folder: Path, lora: str, vote: Vote) -> tuple[Vote, ...]:

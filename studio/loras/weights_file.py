@@ -20,8 +20,9 @@ from typing import Annotated, Literal, get_args
 from annotated_types import Ge, Le
 from pydantic import Field
 
-from studio.core.errors import LoraError, WeightsFileError
-from studio.core.files import file_stamp, open_file, read_text
+from studio.core.errors import WeightsFileError
+from studio.core.files import file_stamp, open_file
+from studio.core.language import N_, _
 from studio.core.paths import typed_path
 from studio.core.settings import Settings
 
@@ -43,23 +44,26 @@ _ENDINGS: dict[ExportForm, str] = {
 class ExportSettings(Settings):
     """A LoRA, and the form it shall have."""
 
-    lora: str = Field(min_length=1, title="LoRA", description="A LoRA of the library, or a .safetensors file.")
+    lora: str = Field(min_length=1, title=N_("LoRA"), description=N_("A LoRA of the library, or a .safetensors file."))
     to: ExportForm = Field(
         "kohya",
-        title="Form",
-        description="kohya: a LoRA for A1111, Forge, ComfyUI, InvokeAI. diffusers: a LoRA for load_lora_weights. "
-        "merged: the whole model with the LoRA in it, a folder in diffusers' layout. checkpoint: the same as one file.",
+        title=N_("Form"),
+        description=N_(
+            "kohya: a LoRA for A1111, Forge, ComfyUI, InvokeAI. diffusers: a LoRA for "
+            "load_lora_weights. merged: the whole model with the LoRA in it, a folder in "
+            "diffusers' layout. checkpoint: the same as one file."
+        ),
     )
     output: Path | None = Field(
         None,
-        title="Output",
-        description="Where to write; nothing is overwritten. Defaults to the LoRA's name, in the current folder.",
+        title=N_("Output"),
+        description=N_("Where to write; nothing is overwritten. Defaults to the LoRA's name, in the current folder."),
     )
     strength: Annotated[float, Ge(-4), Le(4)] = Field(
-        1.0, title="Strength", description="The LoRA's strength in the output. 0 writes the base model alone."
+        1.0, title=N_("Strength"), description=N_("The LoRA's strength in the output. 0 writes the base model alone.")
     )
     dtype: ExportDtype = Field(
-        "float16", title="Number format", description="float16 is half as large, and what most programs expect."
+        "float16", title=N_("Number format"), description=N_("float16 is half as large, and what most programs expect.")
     )
 
     @property
@@ -117,12 +121,18 @@ def read_header(path: Path) -> WeightsHeader:
             file.seek(8)
             raw = file.read(length)
     except OSError as error:
-        raise WeightsFileError(f"{path} cannot be read: {error.strerror or error}.") from error
+        reason = error.strerror or error
+        raise WeightsFileError(_("{path} cannot be read: {reason}.", path=path, reason=reason)) from error
     tensors, metadata, data_bytes = _parse(path, raw)
     if 8 + length + data_bytes != size:
         raise WeightsFileError(
-            f"{path.name} is damaged: it has {size:,} bytes where {8 + length + data_bytes:,} belong. "
-            "It was cut short or changed on the way; copy or download it again."
+            _(
+                "{name} is damaged: it has {size:,} bytes where {expected:,} belong. It was cut short or changed "
+                "on the way; copy or download it again.",
+                name=path.name,
+                size=size,
+                expected=8 + length + data_bytes,
+            )
         )
     return WeightsHeader(path, tensors, metadata, size)
 
@@ -130,7 +140,6 @@ def read_header(path: Path) -> WeightsHeader:
 ENDING = ".safetensors"
 _HASH = re.compile(r"[0-9a-fA-F]{12,64}")
 ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_CONFIG_LIMIT_BYTES = 2**20
 
 
 def adapter_config_of(path: Path) -> Path | None:
@@ -154,24 +163,6 @@ def adapter_config_of(path: Path) -> Path | None:
 def named_config(path: Path) -> Path:
     """Where a library keeps peft's file of a LoRA."""
     return path.with_name(f"{path.stem}.{ADAPTER_CONFIG}")
-
-
-def config_beside(header: WeightsHeader) -> Path | None:
-    """peft's own file; only of tensors that peft names, and that say nothing of their strength."""
-    is_pefts = any(".lora_A." in name for name in header.tensors)
-    return adapter_config_of(header.path) if is_pefts else None
-
-
-def adapter_config_text(config: Path, damaged: str) -> str:
-    """What it holds; `damaged` begins the sentence of an error.
-
-    Raises:
-        LoraError: where it cannot be read.
-    """
-    try:
-        return read_text(config, encoding="utf-8-sig", max_bytes=ADAPTER_CONFIG_LIMIT_BYTES)
-    except (OSError, ValueError) as error:
-        raise LoraError(f"{damaged} cannot be read. Copy or download it again.") from error
 
 
 def file_state(path: Path) -> tuple[int, ...]:
@@ -206,8 +197,12 @@ def sha256_of(path: Path) -> str:
 def _refuse_by_name(path: Path) -> None:
     if path.suffix.lower() in PICKLE_ENDINGS:
         raise WeightsFileError(
-            f"{path.name} is a pickle: opening one can run any program that is hidden in it, so the studio never does. "
-            "Get the same file as .safetensors; nearly every page that offers one has both."
+            _(
+                "{name} is a pickle: opening one can run any program that is hidden in it, so the "
+                "studio never does. Get the same file as .safetensors; nearly every page that offers "
+                "one has both.",
+                name=path.name,
+            )
         )
 
 
@@ -216,9 +211,9 @@ def _regular_file_size(path: Path) -> int:
     try:
         found = path.stat()
     except (FileNotFoundError, ValueError) as error:  # ValueError: the path has a NUL
-        raise WeightsFileError(f"There is no file {path}.") from error
+        raise WeightsFileError(_("There is no file {path}.", path=path)) from error
     if not stat.S_ISREG(found.st_mode):
-        raise WeightsFileError(f"{path} is not a file. Choose a .safetensors file.")
+        raise WeightsFileError(_("{path} is not a file. Choose a .safetensors file.", path=path))
     return found.st_size
 
 
@@ -228,12 +223,14 @@ def _header_length(path: Path, head: bytes) -> int:
     A length alone may look like the beginning of anything: what has a header after it is not judged by it.
     """
     if len(head) < 8:
-        raise WeightsFileError(f"{path.name} is empty or cut short. Copy or download it again.")
+        raise WeightsFileError(_("{name} is empty or cut short. Copy or download it again.", name=path.name))
     length: int = struct.unpack("<Q", head[:8])[0]
     if length > HEADER_LIMIT_BYTES or head[8:9] != b"{":
         _refuse_by_content(path, head)
     if length > HEADER_LIMIT_BYTES:
-        raise WeightsFileError(f"{path.name} is not a .safetensors file: its header would be {length:,} bytes.")
+        raise WeightsFileError(
+            _("{name} is not a .safetensors file: its header would be {length:,} bytes.", name=path.name, length=length)
+        )
     return length
 
 
@@ -241,14 +238,22 @@ def _refuse_by_content(path: Path, head: bytes) -> None:
     """Name what a download that failed often leaves."""
     if head.startswith(b"version https://git-lfs"):
         raise WeightsFileError(
-            f"{path.name} is a Git LFS pointer, not the weights themselves: fetch them with `git lfs pull`."
+            _(
+                "{name} is a Git LFS pointer, not the weights themselves: fetch them with `git lfs pull`.",
+                name=path.name,
+            )
         )
     if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<":
-        raise WeightsFileError(f"{path.name} is a web page saved under this name. Download the file itself again.")
+        raise WeightsFileError(
+            _("{name} is a web page saved under this name. Download the file itself again.", name=path.name)
+        )
     if head.startswith(PICKLE_STARTS):
         raise WeightsFileError(
-            f"{path.name} is a pickle under another name, and could run any program that is hidden in it. "
-            "Get a real .safetensors file."
+            _(
+                "{name} is a pickle under another name, and could run any program that is hidden in "
+                "it. Get a real .safetensors file.",
+                name=path.name,
+            )
         )
 
 
@@ -258,21 +263,39 @@ def _parse(path: Path, raw: bytes) -> tuple[dict[str, TensorInfo], dict[str, str
         entries = json.loads(raw.decode())
         metadata = {_text(k): _text(v) for k, v in entries.pop("__metadata__", {}).items()}
         if len(entries) > TENSORS_LIMIT:
-            raise WeightsFileError(f"{path.name} names {len(entries):,} tensors; over {TENSORS_LIMIT:,} are refused.")
+            raise WeightsFileError(
+                _(
+                    "{name} names {num_tensors:,} tensors; over {limit:,} are refused.",
+                    name=path.name,
+                    num_tensors=len(entries),
+                    limit=TENSORS_LIMIT,
+                )
+            )
         tensors = {_text(name): TensorInfo(_text(e["dtype"]), _shape(e["shape"])) for name, e in entries.items()}
         places = {name: _offsets(e["data_offsets"]) for name, e in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise WeightsFileError(
-            f"{path.name} is not a .safetensors file, or its header is damaged. Copy or download it again."
+            _("{name} is not a .safetensors file, or its header is damaged. Copy or download it again.", name=path.name)
         ) from error
     for name, info in tensors.items():
         size, (begin, end) = DTYPE_BYTES.get(info.dtype), places[name]
         if size is not None and end - begin != size * math.prod(info.shape):
-            raise WeightsFileError(f"{path.name} is damaged: {name} has {end - begin} bytes for shape {info.shape}.")
+            raise WeightsFileError(
+                _(
+                    "{name} is damaged: {tensor} has {num_bytes} bytes for shape {shape}.",
+                    name=path.name,
+                    tensor=name,
+                    num_bytes=end - begin,
+                    shape=info.shape,
+                )
+            )
     ordered = [(0, 0), *sorted(places.values())]
-    if any(end != begin for (_, end), (begin, _) in itertools.pairwise(ordered)):
+    if any(end != begin for (__, end), (begin, __) in itertools.pairwise(ordered)):
         raise WeightsFileError(
-            f"{path.name} is damaged: its tensors overlap or leave gaps between them. Copy or download it again."
+            _(
+                "{name} is damaged: its tensors overlap or leave gaps between them. Copy or download it again.",
+                name=path.name,
+            )
         )
     return tensors, metadata, ordered[-1][1]
 

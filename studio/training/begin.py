@@ -1,9 +1,5 @@
-"""Beginning a run: its settings, and the snapshot of its dataset.
-
-From a dataset's name or a folder to a snapshot: exactly what is trained on, and what is not, with reasons.
-
-The settings that a run began with, from its folder. No torch: the page reads them too.
-Beginning a run: settings from a preset and changes, a snapshot of the dataset, a folder. Nothing is computed yet.
+"""Beginning a run: settings from a preset and changes, a snapshot of the dataset, a folder. Nothing is computed yet.
+Its settings are read again from its folder. No torch: the page reads them too.
 """
 
 import json
@@ -15,6 +11,7 @@ from pathlib import Path
 
 from studio.core.errors import DatasetError, FieldProblem, LoraError, RunError, SettingsError, about
 from studio.core.files import read_file, write_atomically
+from studio.core.language import N_, _
 from studio.core.paths import UserData, assets_folder, typed_path
 from studio.core.rules import nearest_setting
 from studio.core.settings import SHIPPED_DATASET, SHIPPED_MODEL, parse_settings
@@ -29,10 +26,10 @@ from studio.images.tokens import TokenCounter, tokenizer_of
 from studio.jobs.folder import RunStatus, write_status
 from studio.loras.library import NAME_LIMIT_BYTES, LoraLibrary
 from studio.training.folder import RunFolder
-from studio.training.settings import PRESETS, TrainingSettings
+from studio.training.presets import PRESETS
+from studio.training.settings import TrainingSettings
 
-MAX_LOST = 20
-"""Of a table that names thousands of missing images, as many are named."""
+MAX_LOST = 20  # of a table that names thousands of missing images, as many are named
 
 
 @dataclass(frozen=True)
@@ -60,19 +57,17 @@ def take_snapshot(name: str, user_data: UserData) -> TakenSnapshot:
     finally:
         checker.close()
     if dataset.progress.problem:
-        raise DatasetError(f"{name} could not be checked: {dataset.progress.problem}")
+        raise DatasetError(_("{name} could not be checked: {problem}", name=name, problem=dataset.progress.problem))
     rows = dataset.rows
-    left_out = [f"{row.key} is left out: you excluded it." for row in rows if row.excluded]
+    left_out = [_("{key} is left out: you excluded it.", key=row.key) for row in rows if row.excluded]
     for row in rows:
         if row.is_rejected and not row.excluded:
             reason = next(problem.sentence for problem in row.problems if problem.severity == "reject")
-            left_out.append(f"{row.key} is left out: {reason}")
-    lost = [skipped_file for skipped_file in dataset.skipped_files if skipped_file.problem.severity == "reject"]
-    left_out += [
-        f"{skipped_file.name} is not used: {skipped_file.problem.sentence}" for skipped_file in lost[:MAX_LOST]
-    ]
-    if len(lost) > MAX_LOST:
-        left_out.append(f"{len(lost) - MAX_LOST:,} more files and rows are not used. Check the dataset for their list.")
+            left_out.append(_("{key} is left out: {reason}", key=row.key, reason=reason))
+    lost = [file for file in dataset.skipped_files if file.problem.severity == "reject"]
+    left_out += [_("{name} is not used: {why}", name=file.name, why=file.problem.sentence) for file in lost[:MAX_LOST]]
+    if (more := len(lost) - MAX_LOST) > 0:
+        left_out.append(_("{more:,} more files and rows are not used. Check the dataset for their list.", more=more))
     return TakenSnapshot(make_snapshot(dataset.name, dataset.recipe, rows), tuple(left_out))
 
 
@@ -88,11 +83,10 @@ def _open(name: str, user_data: UserData) -> OpenedDataset:
         return library.open(known_name, count_tokens=count_tokens)
     folder = dataset_folder(name)
     if not folder.is_dir():
-        known = ", ".join(library.names())
-        raise DatasetError(
-            f"There is no dataset and no folder {name}. "
-            + (f"Choose one of {known}, or give the path of a folder." if known else "Give the path of a folder.")
-        )
+        missing, advice = _("There is no dataset and no folder {name}.", name=name), _("Give the path of a folder.")
+        if known := ", ".join(library.names()):
+            advice = _("Choose one of {known}, or give the path of a folder.", known=known)
+        raise DatasetError(f"{missing} {advice}")
     source = folder.resolve()
     if known_name := library.name_of_source(source):  # with the edits that were made on the Dataset tab
         return library.open(known_name, count_tokens=count_tokens)
@@ -110,7 +104,8 @@ def read_run_settings(run: RunFolder) -> TrainingSettings:
     try:
         values = json.loads(read_file(run.settings))
     except (OSError, ValueError) as error:
-        raise RunError(f"{run.settings} cannot be read ({error}). Start a new run.") from error
+        words = _("{file} cannot be read ({error}). Start a new run.", file=run.settings, error=error)
+        raise RunError(words) from error
     return parse_settings(TrainingSettings, values)
 
 
@@ -124,10 +119,13 @@ def read_settings_file(file: Path) -> TrainingSettings:
     try:
         values = json.loads(read_file(file))
     except (OSError, ValueError) as error:
-        words = f"{file.name} is no file of a training's settings ({error}). Choose another one."
+        words = _(
+            "{file} is no file of a training's settings ({error}). Choose another one.", file=file.name, error=error
+        )
         raise SettingsError(words) from error
     if not isinstance(values, dict):
-        raise SettingsError(f"{file.name} must have the settings of a training by their names, got no names.")
+        words = _("{name} must have the settings of a training by their names, got no names.", name=file.name)
+        raise SettingsError(words)
     return parse_settings(TrainingSettings, values)
 
 
@@ -141,7 +139,8 @@ def settings_from(preset: str | None, values: Mapping[str, object], assignments:
         SettingsError: where there is no such preset or setting, or a value breaks its rule.
     """
     if preset is not None and preset not in PRESETS:
-        raise SettingsError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
+        names = ", ".join(PRESETS)
+        raise SettingsError(_("preset must be one of {names}, got {preset!r}.", names=names, preset=preset))
     changes = PRESETS[preset].changes if preset else {}
     return parse_settings(TrainingSettings, {**changes, **values, **parse_assignments(assignments)})
 
@@ -157,8 +156,9 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, object]:
         name, equals, text = assignment.partition("=")
         name = name.strip()
         if not equals or name not in TrainingSettings.model_fields:
-            near = nearest_setting(name, [TrainingSettings])
-            raise SettingsError(f"--set takes name=value, got {assignment!r}.{near} `--list-settings` lists all names.")
+            wrong = _("--set takes name=value, got {assignment!r}.", assignment=assignment)
+            near = nearest_setting(name, [TrainingSettings]).strip()
+            raise SettingsError(" ".join(filter(None, (wrong, near, _("`--list-settings` lists all names.")))))
         value: object = text.strip()
         if name == "validation_prompts":
             value = () if value == "none" else tuple(part.strip() for part in text.split(" | ") if part.strip())
@@ -176,7 +176,8 @@ def assert_consistent(settings: TrainingSettings) -> None:
     Raises:
         SettingsError: one sentence for each rule that is broken, naming both settings.
     """
-    problems = [FieldProblem(text, fields) for is_broken, text, fields in _rules(settings) if is_broken]
+    values = {**settings.model_dump(), "steps_left": settings.max_train_steps - settings.lr_warmup_steps}
+    problems = [FieldProblem(_(text, **values), fields) for is_broken, text, fields in _rules(settings) if is_broken]
     if problems:
         error = SettingsError(" ".join(problem.text for problem in problems))
         error.problems = tuple(problems)
@@ -184,50 +185,70 @@ def assert_consistent(settings: TrainingSettings) -> None:
 
 
 def _rules(settings: TrainingSettings) -> Iterator[tuple[bool, str, tuple[str, ...]]]:
-    """(whether it is broken, what is wrong then, the settings' names) of each."""
+    """(whether it is broken, what is wrong then with the settings as values, their names) of each."""
     steps, warmup, cycles = settings.max_train_steps, settings.lr_warmup_steps, settings.lr_num_cycles
     yield (
         warmup > steps,
-        f"Warm-up (lr_warmup_steps) must be at most Steps (max_train_steps), which is {steps:,}, got {warmup:,}: the "
-        "learning rate would never reach its full value. Lower the warm-up, or train for more steps.",
+        N_(
+            "Warm-up (lr_warmup_steps) must be at most Steps (max_train_steps), which is {max_train_steps:,}, got "
+            "{lr_warmup_steps:,}: the learning rate would never reach its full value. Lower the warm-up, or train for "
+            "more steps."
+        ),
         ("lr_warmup_steps", "max_train_steps"),
     )
     yield (
         settings.lr_scheduler == "cosine with restarts" and warmup <= steps and cycles > max(1, (steps - warmup) // 2),
-        f"Restarts (lr_num_cycles) must leave two steps or more to each cycle of the Schedule (lr_scheduler); there "
-        f"are {steps - warmup:,} steps after the warm-up, got {cycles}. Lower the restarts, or train for more steps.",
+        N_(
+            "Restarts (lr_num_cycles) must leave two steps or more to each cycle of the Schedule (lr_scheduler); there "
+            "are {steps_left:,} steps after the warm-up, got {lr_num_cycles}. Lower the restarts, or train for more "
+            "steps."
+        ),
         ("lr_num_cycles", "lr_scheduler", "max_train_steps"),
     )
-    without_captions = settings.caption_dropout == 1
     yield (
-        without_captions and bool(settings.trigger_word.strip()),
-        f"Caption dropout (caption_dropout) must be below 1 with a Trigger word (trigger_word), got "
-        f"{settings.trigger_word!r}: no image would be trained with the word. Lower the dropout, or clear the word.",
+        settings.caption_dropout == 1 and bool(settings.trigger_word.strip()),
+        N_(
+            "Caption dropout (caption_dropout) must be below 1 with a Trigger word (trigger_word), got "
+            "{trigger_word!r}: no image would be trained with the word. Lower the dropout, or clear the word."
+        ),
         ("caption_dropout", "trigger_word"),
     )
     yield (
-        without_captions and settings.train_text_encoder,
-        "Caption dropout (caption_dropout) must be below 1 with Train the text encoder (train_text_encoder): it would "
-        "see no caption. Lower the dropout, or train the U-Net alone.",
+        settings.caption_dropout == 1 and settings.train_text_encoder,
+        N_(
+            "Caption dropout (caption_dropout) must be below 1 with Train the text encoder (train_text_encoder): it "
+            "would see no caption. Lower the dropout, or train the U-Net alone."
+        ),
         ("caption_dropout", "train_text_encoder"),
     )
+    yield from _rules_of_images(settings)
+
+
+def _rules_of_images(settings: TrainingSettings) -> Iterator[tuple[bool, str, tuple[str, ...]]]:
+    """Likewise, of regularisation images and masks."""
     yield (
         bool(settings.prior_dataset) and settings.prior_loss_weight == 0,
-        "Regularisation weight (prior_loss_weight) must be above 0 with Regularisation images (prior_dataset), got 0: "
-        "they would take half of the time and change nothing. Raise the weight, or clear the images.",
+        N_(
+            "Regularisation weight (prior_loss_weight) must be above 0 with Regularisation images (prior_dataset), got "
+            "0: they would take half of the time and change nothing. Raise the weight, or clear the images."
+        ),
         ("prior_loss_weight", "prior_dataset"),
     )
     yield (
         bool(settings.mask_folder) and settings.unmasked_weight == 1,
-        "Weight outside masks (unmasked_weight) must be below 1 with Masks (mask_folder), got 1: the masks would "
-        "change nothing. Lower the weight, or clear the masks.",
+        N_(
+            "Weight outside masks (unmasked_weight) must be below 1 with Masks (mask_folder), got 1: the masks would "
+            "change nothing. Lower the weight, or clear the masks."
+        ),
         ("unmasked_weight", "mask_folder"),
     )
+    masks = typed_path(settings.mask_folder).resolve() if settings.mask_folder else None
     yield (
-        bool(settings.mask_folder)
-        and typed_path(settings.mask_folder).resolve() == dataset_folder(settings.dataset).resolve(),
-        f"Masks (mask_folder) must be another folder than the Dataset (dataset), got {settings.mask_folder!r} for "
-        "both: each image would be its own mask. Choose the folder of the grey images.",
+        masks == dataset_folder(settings.dataset).resolve(),
+        N_(
+            "Masks (mask_folder) must be another folder than the Dataset (dataset), got {mask_folder!r} for both: each "
+            "image would be its own mask. Choose the folder of the grey images."
+        ),
         ("mask_folder", "dataset"),
     )
 
@@ -274,10 +295,20 @@ def _assert_name_is_free(name: str) -> None:
     num_bytes = len(name.encode())
     if num_bytes > NAME_LIMIT_BYTES:
         raise SettingsError(
-            f"Name must be at most {NAME_LIMIT_BYTES} bytes long as a file's name, got {name!r} with {num_bytes}."
+            _(
+                "Name must be at most {limit} bytes long as a file's name, got {name!r} with {num_bytes}.",
+                limit=NAME_LIMIT_BYTES,
+                name=name,
+                num_bytes=num_bytes,
+            )
         )
     if name.casefold() == DIFFUSERS_STEM:
-        raise SettingsError(f"Name must not be {DIFFUSERS_STEM}: diffusers' file beside it is called so, got {name!r}.")
+        words = _(
+            "Name must not be {stem}: diffusers' file beside it is called so, got {name!r}.",
+            stem=DIFFUSERS_STEM,
+            name=name,
+        )
+        raise SettingsError(words)
 
 
 def _assert_prompts(prompts: Sequence[str], library: LoraLibrary) -> None:
@@ -287,7 +318,8 @@ def _assert_prompts(prompts: Sequence[str], library: LoraLibrary) -> None:
             for choice in take_lora_tags(prompt)[1]:
                 library.find(choice.name)
         except (SettingsError, LoraError) as error:
-            raise SettingsError(f"validation_prompts: {prompt!r} cannot be used. {error}") from error
+            words = _("validation_prompts: {prompt!r} cannot be used. {error}", prompt=prompt, error=error)
+            raise SettingsError(words) from error
 
 
 def _with_whole_paths(settings: TrainingSettings, *, datasets: Path) -> TrainingSettings:
@@ -299,8 +331,10 @@ def _with_whole_paths(settings: TrainingSettings, *, datasets: Path) -> Training
     whole = settings.model_copy(update={name: str(path.resolve()) for name, path in places.items() if path.exists()})
     if whole.prior_dataset and whole.prior_dataset == whole.dataset:
         raise SettingsError(
-            f"Regularisation images (prior_dataset) must be other images than the dataset's, got "
-            f"{settings.prior_dataset!r}."
+            _(
+                "Regularisation images (prior_dataset) must be other images than the dataset's, got {given!r}.",
+                given=settings.prior_dataset,
+            )
         )
     return whole
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
+from studio.core.language import _, number
 from studio.core.text import template
 
 MAX_POINTS = 600
@@ -143,7 +144,7 @@ def rounded_ticks(low: float, high: float, *, about: int = 5) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6)
-    return [round(number * step, 12 - math.floor(math.log10(step))) for number in range(first, last + 1)]
+    return [round(tick * step, 12 - math.floor(math.log10(step))) for tick in range(first, last + 1)]
 
 
 def tick_words(value: float, step: float) -> str:
@@ -152,8 +153,8 @@ def tick_words(value: float, step: float) -> str:
         return "0"
     if step < 1e-3:
         digits, power = f"{value:.2e}".split("e")
-        return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
-    return f"{value:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
+        return f"{number(float(digits), 'g')}e{int(power)}"
+    return number(value, f",.{max(0, -math.floor(math.log10(step) + 1e-9))}f")
 
 
 def chart_svg(chart: Chart) -> Markup:
@@ -176,11 +177,17 @@ def legend_html(chart: Chart) -> Markup:
 def summary(chart: Chart) -> str:
     """The chart in a sentence, for those who cannot see it."""
     parts = [
-        f"{curve.name} from {points[0][1]:.4g} to {points[-1][1]:.4g}"
+        _("{name} from {first:.4g} to {last:.4g}", name=curve.name, first=points[0][1], last=points[-1][1])
         for curve in chart.curves
         if (points := curve.points)
     ]
-    return f"{chart.title}, {chart.y_label} over {chart.x_label}: {'; '.join(parts)}."
+    return _(
+        "{title}, {y_label} over {x_label}: {curves}.",
+        title=chart.title,
+        y_label=chart.y_label,
+        x_label=chart.x_label,
+        curves="; ".join(parts),
+    )
 
 
 def num_above(chart: Chart) -> int:
@@ -189,7 +196,7 @@ def num_above(chart: Chart) -> int:
     if not dots:
         return 0
     top = _axes_of(chart).y_ticks[-1]
-    return sum(y > top for _, y in dots)
+    return sum(y > top for __, y in dots)
 
 
 @dataclass(frozen=True)
@@ -224,7 +231,9 @@ class _Axes:
     def levels(self) -> list[tuple[float, str]]:
         """Where the ticks of the y axis lie, with their words."""
         step = self.y_ticks[1] - self.y_ticks[0]
-        return [(self.y(tick), f"{10.0**tick:.2g}" if self.log else tick_words(tick, step)) for tick in self.y_ticks]
+        return [
+            (self.y(tick), number(10.0**tick, ".2g") if self.log else tick_words(tick, step)) for tick in self.y_ticks
+        ]
 
     @property
     def marks(self) -> list[tuple[float, str]]:
@@ -241,10 +250,10 @@ class _Axes:
 
 
 def _axes_of(chart: Chart) -> _Axes:
-    xs = [x for curve in chart.curves for x, _ in curve.points]
+    xs = [x for curve in chart.curves for x, __ in curve.points]
     lows, highs = [0.0] if chart.from_zero else [], [0.0] if chart.from_zero else []
     for curve in chart.curves:
-        heights = sorted(y for _, y in curve.points)
+        heights = sorted(y for __, y in curve.points)
         if heights:
             lows.append(heights[0])
             highs.append(heights[_last_shown(len(heights)) if curve.style == "dots" else -1])
@@ -256,8 +265,8 @@ def _axes_of(chart: Chart) -> _Axes:
     return _Axes(x_low, x_high, x_ticks, y_ticks, chart.width, chart.height, chart.log)
 
 
-def _last_shown(number: int) -> int:
-    return min(number - 1, math.ceil(number * DOTS_SHARE) - 1)
+def _last_shown(num_dots: int) -> int:
+    return min(num_dots - 1, math.ceil(num_dots * DOTS_SHARE) - 1)
 
 
 @dataclass(frozen=True)
@@ -285,5 +294,5 @@ def _line(curve: Curve, axes: _Axes) -> _Line:
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places) if places else ""
     if (curve.style not in MARKED_STYLES and len(places) > 1) or len(places) > MAX_MARKED_POINTS:
         return _Line(curve.name, curve.style, path)
-    marked = [(axes.x(x), axes.y(y), f"{axes.value(y):.4g} at {x:,.4g}") for x, y in points]
+    marked = [(axes.x(x), axes.y(y), _("{y:.4g} at {x:,.4g}", y=axes.value(y), x=x)) for x, y in points]
     return _Line(curve.name, curve.style, path, tuple(marked))

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from studio.core.language import N_
 from studio.core.records import AnyFloat, Record
 from studio.images.scores.summary import Likeness, ScoreSummary
 from studio.jobs.events import (
@@ -18,6 +19,24 @@ from studio.jobs.events import (
     StepBoundEvent,
 )
 from studio.jobs.events import read_events as read_job_events
+
+LAYER_GROUPS = (
+    N_("self-attention, down"),
+    N_("self-attention, middle"),
+    N_("self-attention, up"),
+    N_("cross-attention, down"),
+    N_("cross-attention, middle"),
+    N_("cross-attention, up"),
+    N_("feed-forward, down"),
+    N_("feed-forward, middle"),
+    N_("feed-forward, up"),
+    N_("convolutions, down"),
+    N_("convolutions, middle"),
+    N_("convolutions, up"),
+    N_("convolutions, ends"),
+    N_("text encoder"),
+)
+"""The names of an `EffectEvent`'s groups: what kind of layers, and where in the U-Net."""
 
 
 class StepEvent(StepBoundEvent):
@@ -99,7 +118,7 @@ class CheckpointEvent(StepBoundEvent):
 
 
 class EffectEvent(StepBoundEvent):
-    """‖ΔW‖ / ‖W‖ of each group of layers."""
+    """‖ΔW‖ / ‖W‖ of each group of layers; their names are in `LAYER_GROUPS`."""
 
     kind: Literal["effect"] = "effect"
     groups: Mapping[str, float]

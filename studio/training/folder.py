@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from studio.core.errors import RunError
 from studio.core.files import read_file, write_atomically
+from studio.core.language import N_, _
 from studio.core.records import Record
 from studio.core.settings import PrecisionName
 from studio.jobs.folder import JobFolder
@@ -22,8 +23,8 @@ KEPT = "kept"
 class RunFolder(JobFolder):
     """The places of a run. Naming one does not make it."""
 
-    noun: ClassVar[str] = "run"
-    activity: ClassVar[str] = "training"
+    noun: ClassVar[str] = N_("run")
+    activity: ClassVar[str] = N_("training")
     begin_command: ClassVar[str] = "python -m studio train --dataset …"
 
     @property
@@ -111,7 +112,10 @@ def read_plan(run: RunFolder) -> TrainingPlan | None:
     try:
         return TrainingPlan.model_validate_json(read_file(run.plan))
     except (OSError, ValueError) as error:
-        raise RunError(f"{run.plan} is damaged ({type(error).__name__}). Duplicate the run to start again.") from error
+        problem = type(error).__name__
+        raise RunError(
+            _("{file} is damaged ({problem}). Duplicate the run to start again.", file=run.plan, problem=problem)
+        ) from error
 
 
 class PassFacts(Record):

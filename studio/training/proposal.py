@@ -3,27 +3,26 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import Literal
 
 from studio.core.errors import RunError
+from studio.core.language import _, number
 from studio.core.records import Record
 from studio.images.scores.summary import ScoreSummary
 from studio.training.events import ScoreEvent
 
-TIE = 0.02
-"""Of the merit, 0 to 1: points so near to the best are as good, and the earliest of them is taken."""
-LOSS_TIE = 0.01
-"""Relative: held-out losses within this are as good."""
-MAX_OVERFIT = 0.10
-"""Relative to the lowest held-out loss: a point above that is no longer proposed."""
-MAX_COPIES = 0.10
-"""Share of images as a copy, beyond what the base has: a point above that is no longer proposed."""
+TIE = 0.02  # of the merit, 0 to 1: points so near to the best are as good, and the earliest of them is taken
+LOSS_TIE = 0.01  # relative: held-out losses within this are as good
+MAX_OVERFIT = 0.10  # relative to the lowest held-out loss: a point above that is no longer proposed
+MAX_COPIES = 0.10  # share of images as a copy, beyond what the base has: a point above that is no longer proposed
 TAUGHT_WHITENESS = 0.5  # mean of a dataset's borders: from there on it teaches white backgrounds
-MAX_WHITENESS_LOSS = 0.05
-"""Below the base's mean whiteness: a point under that is no longer proposed."""
+MAX_WHITENESS_LOSS = 0.05  # below the base's mean whiteness: a point under that is no longer proposed
 
 WEIGHTS = {"ground": 3.0, "colour": 2.0, "own": 2.0, "loss": 2.0, "place": 1.0, "sharpness": 0.5}
 _WORST_OFFSET = 0.25
 _WORST_DIFFERENCE = 30.0
+_Outcome = Literal["better", "worse", "same"]
 
 
 class CheckpointPoint(Record):
@@ -80,7 +79,7 @@ def propose_checkpoint(points: Sequence[CheckpointPoint], *, white_background: b
         RunError: where there is no point.
     """
     if not points:
-        raise RunError("The run has no checkpoint to choose among. Train until its first one.")
+        raise RunError(_("The run has no checkpoint to choose among. Train until its first one."))
     by_step = {point.step: point for point in points}
     ordered = [by_step[step] for step in sorted(by_step)]
     losses = [loss for point in ordered if (loss := _loss(point)) is not None]
@@ -153,16 +152,20 @@ def _excess(loss: float, lowest: float) -> float:
 def _objections(point: CheckpointPoint, lowest: float | None, *, white_background: bool) -> tuple[str, ...]:
     found = []
     if (loss := _loss(point)) is not None and lowest is not None and _excess(loss, lowest) > MAX_OVERFIT:
-        found.append(f"its held-out loss is {_excess(loss, lowest):.0%} above the lowest")
+        found.append(_("its held-out loss is {excess:.0%} above the lowest", excess=_excess(loss, lowest)))
     scores, base = point.scores, point.base
     if scores is not None and scores.copies is not None:
         allowed = MAX_COPIES + ((base.copies if base is not None else None) or 0.0)
         if scores.copies > allowed:
-            found.append(f"{scores.num_copies:,} of {scores.nearest.count if scores.nearest else 0:,} are copies")
+            num_scored = scores.nearest.count if scores.nearest else 0
+            found.append(_("{num:,} of {num_scored:,} are copies", num=scores.num_copies, num_scored=num_scored))
     if white_background and scores is not None and base is not None and scores.whiteness and base.whiteness:
         ours, theirs = scores.whiteness.mean, base.whiteness.mean
         if ours < theirs - MAX_WHITENESS_LOSS:
-            found.append(f"its backgrounds are less white than the base's ({ours:.2f} against {theirs:.2f})")
+            less_white = _(
+                "its backgrounds are less white than the base's ({ours:.2f} against {base:.2f})", ours=ours, base=theirs
+            )
+            found.append(less_white)
     return tuple(found)
 
 
@@ -192,14 +195,15 @@ def _why(
     point = by_step[chosen.step]
     said = list(_praise(point, lowest, used))
     if chosen.merit is None:
-        said = ["no images were scored and nothing was held out, so this is only the last checkpoint"]
+        said = [_("no images were scored and nothing was held out, so this is only the last checkpoint")]
     elif not used - {"loss"}:
-        said.append("no images were scored, so look at them before you take it")
+        said.append(_("no images were scored, so look at them before you take it"))
     if chosen.objections:
-        said.append(f"but {' and '.join(chosen.objections)}, and no other step is better")
+        objections = reduce(lambda one, other: _("{one} and {other}", one=one, other=other), chosen.objections)
+        said.append(_("but {objections}, and no other step is better", objections=objections))
     if len(verdicts) == 1:
-        said.append("it is the only checkpoint")
-    sentence = f"Step {chosen.step:,}: {', '.join(said)}"
+        said.append(_("it is the only checkpoint"))
+    sentence = _("Step {step:,}: {reasons}", step=chosen.step, reasons=", ".join(said))
     later = _of_later_steps(chosen, verdicts, by_step)
     return f"{sentence}; {later}." if later else f"{sentence}."
 
@@ -208,17 +212,22 @@ def _praise(point: CheckpointPoint, lowest: float | None, used: set[str]) -> lis
     said = []
     scores, base = point.scores, point.base
     if scores is not None and "ground" in used and scores.whiteness is not None:
-        against = f" (base {base.whiteness.mean:.2f})" if base is not None and base.whiteness is not None else ""
-        said.append(f"white backgrounds {scores.whiteness.mean:.2f}{against}")
+        mean, before = scores.whiteness.mean, base.whiteness.mean if base is not None and base.whiteness else None
+        if before is None:
+            said.append(_("white backgrounds {mean:.2f}", mean=mean))
+        else:
+            said.append(_("white backgrounds {mean:.2f} (base {before:.2f})", mean=mean, before=before))
     if (loss := _loss(point)) is not None and lowest is not None:
-        tied = _excess(loss, lowest) <= LOSS_TIE
-        said.append("held-out loss lowest" if tied else f"held-out loss {_excess(loss, lowest):.0%} above the lowest")
+        excess = _excess(loss, lowest)
+        above = _("held-out loss {excess:.0%} above the lowest", excess=excess)
+        said.append(above if excess > LOSS_TIE else _("held-out loss lowest"))
     if scores is not None and "colour" in used and scores.colour_difference is not None:
-        said.append(f"{scores.num_named_right:,} of {scores.colour_difference.count:,} colours as asked")
+        num_right, num_asked = scores.num_named_right, scores.colour_difference.count
+        said.append(_("{num_right:,} of {num_asked:,} colours as asked", num_right=num_right, num_asked=num_asked))
     if scores is not None and "own" in used and scores.nearest is not None and not scores.num_copies:
-        said.append("no image is a copy")
+        said.append(_("no image is a copy"))
     if scores is not None and not said:
-        said.append("its images score best")
+        said.append(_("its images score best"))
     return said
 
 
@@ -231,16 +240,15 @@ def _of_later_steps(chosen: Verdict, verdicts: Sequence[Verdict], by_step: dict[
     theirs = [by_step[verdict.step].scores for verdict in later]
     distances = [scores.nearest.median for scores in theirs if scores is not None and scores.nearest is not None]
     if ours is not None and ours.nearest is not None and distances and min(distances) < 0.9 * ours.nearest.median:
-        return "later steps get closer to the training images"
+        return _("later steps get closer to the training images")
     if all(verdict.objections for verdict in later):
-        return f"of later steps, {later[0].objections[0]} (step {later[0].step:,})"
+        return _("of later steps, {objection} (step {step:,})", objection=later[0].objections[0], step=later[0].step)
     if all(verdict.merit is not None and verdict.merit < chosen.merit - TIE for verdict in later):
-        return "later steps are worse"
-    return "later steps are no better"
+        return _("later steps are worse")
+    return _("later steps are no better")
 
 
-MIN_CHANGE = 0.2
-"""Of the images: a share that moved by less is as it was (one of eight may be chance)."""
+MIN_CHANGE = 0.2  # of the images: a share that moved by less is as it was (one of eight may be chance)
 MIN_SHARPNESS_CHANGE = 0.1
 
 
@@ -260,7 +268,7 @@ class BaseComparison(Record):
     def sentence(self) -> str:
         """All of them, what got worse first; "" where nothing was compared."""
         said = "; ".join((*self.worse, *self.better, *self.same))
-        return f"Compared with the base at step {self.step:,}: {said}." if said else ""
+        return _("Compared with the base at step {step:,}: {changes}.", step=self.step, changes=said) if said else ""
 
 
 def wants_white_background(reference: ScoreSummary | None) -> bool:
@@ -282,16 +290,11 @@ def compare_with_base(
     if not trained:
         return None
     event = trained.get(step or 0) or trained[max(trained)]
-    white = wants_white_background(reference)
-    found: dict[str, list[str]] = {"got better": [], "got worse": [], "unchanged": []}
-    for change in _changes(event.base, event.scores, white_background=white):
+    found: dict[_Outcome, list[str]] = {"better": [], "worse": [], "same": []}
+    for change in _changes(event.base, event.scores, white_background=wants_white_background(reference)):
         found[change.outcome].append(change.words)
-    return BaseComparison(
-        step=event.step,
-        better=tuple(found["got better"]),
-        worse=tuple(found["got worse"]),
-        same=tuple(found["unchanged"]),
-    )
+    better, worse, same = map(tuple, found.values())
+    return BaseComparison(step=event.step, better=better, worse=worse, same=same)
 
 
 @dataclass(frozen=True)
@@ -305,30 +308,37 @@ class _Change:
     min_improvement: float
 
     @property
-    def outcome(self) -> str:
+    def outcome(self) -> _Outcome:
         if abs(self.improvement) < self.min_improvement:
-            return "unchanged"
-        return "got better" if self.improvement > 0 else "got worse"
+            return "same"
+        return "better" if self.improvement > 0 else "worse"
 
     @property
     def words(self) -> str:
-        return f"{self.score} {self.outcome}: {self.base}" + (f" → {self.lora}" if self.lora != self.base else "")
+        values = self.base if self.lora == self.base else f"{self.base} → {self.lora}"
+        match self.outcome:
+            case "better":
+                return _("{score} got better: {values}", score=self.score, values=values)
+            case "worse":
+                return _("{score} got worse: {values}", score=self.score, values=values)
+            case "same":
+                return _("{score} unchanged: {values}", score=self.score, values=values)
 
 
 def _changes(base: ScoreSummary, scores: ScoreSummary, *, white_background: bool) -> Iterator[_Change]:
     if white_background and base.whiteness is not None and scores.whiteness is not None:
-        before, after = base.whiteness.mean, scores.whiteness.mean
-        yield _Change("white backgrounds", f"{before:.0%}", f"{after:.0%}", after - before, MAX_WHITENESS_LOSS)
+        old, new = base.whiteness.mean, scores.whiteness.mean
+        yield _Change(_("white backgrounds"), number(old, ".0%"), number(new, ".0%"), new - old, MAX_WHITENESS_LOSS)
     subjects = [(s.num_pictures - s.num_without_subject, s.num_pictures) for s in (base, scores)]
-    yield from _share("subjects found", *subjects)
-    yield from _share("centring", *((s.num_centred, s.num_pictures) for s in (base, scores)))
+    yield from _share(_("subjects found"), *subjects)
+    yield from _share(_("centring"), *((s.num_centred, s.num_pictures) for s in (base, scores)))
     colours = [(s.num_named_right, s.colour_difference.count if s.colour_difference else 0) for s in (base, scores)]
-    yield from _share("colours", *colours)
+    yield from _share(_("colours"), *colours)
     copies = [(s.num_copies, s.nearest.count if s.nearest else 0) for s in (base, scores)]
-    yield from _share("copies of training images", *copies, sign=-1, min_improvement=MAX_COPIES)
+    yield from _share(_("copies of training images"), *copies, sign=-1, min_improvement=MAX_COPIES)
     if base.sharpness is not None and scores.sharpness is not None:
-        before, after = base.sharpness.median, scores.sharpness.median
-        yield _Change("sharpness", f"{before:.2f}", f"{after:.2f}", after - before, MIN_SHARPNESS_CHANGE)
+        old, new = base.sharpness.median, scores.sharpness.median
+        yield _Change(_("sharpness"), number(old, ".2f"), number(new, ".2f"), new - old, MIN_SHARPNESS_CHANGE)
 
 
 def _share(
@@ -336,5 +346,5 @@ def _share(
 ) -> Iterator[_Change]:
     if base[1] > 0 and lora[1] > 0:
         improvement = sign * (lora[0] / lora[1] - base[0] / base[1])
-        before, after = f"{base[0]:,} of {base[1]:,}", f"{lora[0]:,} of {lora[1]:,}"
-        yield _Change(score, before, after, improvement, min_improvement)
+        old, new = (_("{num:,} of {whole:,}", num=num, whole=whole) for num, whole in (base, lora))
+        yield _Change(score, old, new, improvement, min_improvement)

@@ -1,13 +1,13 @@
 """Forms made from settings models: one control a field, in the model's order and groups.
 
 A field's title, description, bounds, type and choices say what its control is; its `json_schema_extra` (a `FormHint`)
-says the rest. A new field of a model is in its form without any change here.
+says the rest, all in English. A new field of a model is in its form without any change here.
 
 Below: what Generate, Compare and Batch share, which are LoRA rows, the size and the generation settings.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, get_args, get_origin
 
 import gradio as gr
@@ -16,10 +16,11 @@ from markupsafe import Markup
 from pydantic.fields import FieldInfo
 
 from studio.core.errors import SettingsError
+from studio.core.language import N_, _
 from studio.core.rules import shown
 from studio.core.settings import GenerationSettings, LoraChoice, Settings, bounds
 from studio.core.text import template
-from studio.ui.shell.parts import QUIET
+from studio.ui.shell.parts import QUIET, choice_options
 
 _template = template("ui/templates/shell.html")
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?\d{1,40}\s*", re.ASCII)
@@ -97,7 +98,8 @@ class SettingsForm:
 
     def add(self, name: str, *, info: bool = False, elem_id: str = "") -> Component:
         """Make the control of one field; `info` shows its help below the label."""
-        value = self._values.get(name, _default(self.kind.model_fields[name]))
+        field = self.kind.model_fields[name]
+        value = self._values.get(name, "" if field.is_required() else field.default)
         self.fields[name] = setting_control(
             self.kind, name, value, elem_id=elem_id or f"{self.form}-{name.replace('_', '-')}", info=info
         )
@@ -113,7 +115,7 @@ class SettingsForm:
         """Make every group but the head, each folded away, with its help."""
         for group in form_groups(self.kind):
             if group:
-                with gr.Accordion(group, open=False, elem_id=f"{self.form}-section-{section_slug(group)}"):
+                with gr.Accordion(_(group), open=False, elem_id=f"{self.form}-section-{section_slug(group)}"):
                     self.rest(group, info=True)
 
     def shown(self, values: Mapping[str, object]) -> dict[str, object]:
@@ -132,9 +134,9 @@ def setting_control(
     """
     field = kind.model_fields[name]
     hint = form_hint(field)
-    title = label or (f"{field.title} ({hint.unit})" if hint.unit else field.title)
+    title = _(field.title or name)
     common: dict[str, Any] = {
-        "label": title,
+        "label": label or (f"{title} ({_(hint.unit)})" if hint.unit else title),
         "info": _help(field, hint) if info else None,
         "elem_id": elem_id,
         "interactive": True,
@@ -143,18 +145,18 @@ def setting_control(
     if field.annotation is bool:
         return gr.Checkbox(bool(value), **common)
     if get_origin(field.annotation) is Literal:
-        return gr.Dropdown(list(get_args(field.annotation)), value=str(value), min_width=96, **common)
+        return gr.Dropdown(choice_options(get_args(field.annotation)), value=str(value), min_width=96, **common)
     if field.annotation is str or get_origin(field.annotation) is tuple:
         size = {"lines": hint.lines, "max_lines": MAX_LINES} if hint.lines else {"max_lines": 1}
-        return gr.Textbox(str(value), placeholder=hint.placeholder or None, min_width=96, **size, **common)
+        return gr.Textbox(str(value), placeholder=_(hint.placeholder) or None, min_width=96, **size, **common)
     if holds_large_numbers(kind, name):
-        return gr.Textbox(str(value), placeholder=hint.placeholder or None, max_lines=1, min_width=96, **common)
+        return gr.Textbox(str(value), placeholder=_(hint.placeholder) or None, max_lines=1, min_width=96, **common)
     low, high = bounds(kind, name)  # all that settings may bring: Gradio refuses the whole form beyond a slider's ends
     if hint.step:
         assert isinstance(value, int | float)
         return gr.Slider(low, high, value, step=hint.step, min_width=120, **common)
     if is_optional(field):
-        number = gr.Number(placeholder=hint.placeholder, min_width=96, **common)
+        number = gr.Number(placeholder=_(hint.placeholder), min_width=96, **common)
         number.value = value  # not through the constructor, whose type has no empty one: None would be shown as 0
         return number
     return gr.Number(value, min_width=96, **common)
@@ -162,7 +164,7 @@ def setting_control(
 
 def holds_large_numbers(kind: type[Settings], name: str) -> bool:
     """Whether it takes whole numbers that JavaScript would round: past 2^53."""
-    _, high = bounds(kind, name)
+    __, high = bounds(kind, name)
     return high is not None and high > 2**53
 
 
@@ -205,19 +207,15 @@ def by_component(named: Mapping[str, Component], values: Mapping[str, object]) -
 
 def build_reset(controls: Mapping[str, Component], *, form: str) -> None:
     """Lay out the button that gives a form the values again that it began with, and connect it."""
-    reset = gr.Button("Reset this form", elem_id=f"{form}-reset", size="sm")
+    reset = gr.Button(_("Reset this form"), elem_id=f"{form}-reset", size="sm")
     first = ["" if control.value is None else control.value for control in controls.values()]
     reset.click(lambda: first, None, list(controls.values()), **QUIET)
 
 
-def _default(field: FieldInfo) -> object:
-    return "" if field.is_required() else field.default
-
-
 def _help(field: FieldInfo, hint: FormHint) -> str:
-    """A field's help; what an empty box stands for is said by its placeholder."""
+    """A field's help; what an empty box stands for is said by its placeholder, so the last sentence is left out."""
     text = field.description or ""
-    return text.partition(" Leave empty")[0] if hint.placeholder else text
+    return f"{_(text).rpartition('. ')[0]}." if hint.placeholder and " Leave empty" in text else _(text)
 
 
 def help_html(text: str) -> Markup:
@@ -225,7 +223,7 @@ def help_html(text: str) -> Markup:
     return _template("code_between_backticks", parts=text.split("`"))
 
 
-NO_LORA: Final = "none"
+NO_LORA: Final = N_("none")
 LORA_ROWS = 3  # more go into a prompt, as <lora:name:0.8>, or into a batch's column
 OWN_SIZE = "model's own"
 SIZES = (OWN_SIZE, "512 × 512", "512 × 768", "768 × 512", "640 × 640", "768 × 768")
@@ -236,7 +234,7 @@ def build_lora_row(mode: str, number: int, *, label: str, none: str = NO_LORA, f
     """A dropdown of the library's LoRAs, and a strength; `first` is chosen at the start."""
     with gr.Row(elem_classes="lora-row"):
         name = gr.Dropdown(
-            [none, *([first] if first and first != none else [])],
+            lora_options([first] if first and first != none else [], none=none),
             value=first or none,
             label=label,
             elem_id=f"{mode}-lora-{number}",
@@ -248,12 +246,17 @@ def build_lora_row(mode: str, number: int, *, label: str, none: str = NO_LORA, f
     return name, strength
 
 
+def lora_options(names: Iterable[str], *, none: str = NO_LORA) -> list[tuple[str, str]]:
+    """What a row's dropdown offers, each with what the page calls it; `none` stands for no LoRA."""
+    return [(_(none), none), *((name, name) for name in names)]
+
+
 def build_lora_rows(mode: str) -> dict[str, Component]:
     """The rows of LoRAs that act together, all but the first folded away: `lora_0`, `strength_0`, and so on."""
     with gr.Group(elem_classes="lora-rows"):
-        rows = [build_lora_row(mode, 0, label="LoRA")]
-    with gr.Accordion("More LoRAs", open=False, elem_classes="lora-rows", elem_id=f"{mode}-section-loras"):
-        rows += [build_lora_row(mode, i, label=f"LoRA {i + 1}") for i in range(1, LORA_ROWS)]
+        rows = [build_lora_row(mode, 0, label=_("LoRA"))]
+    with gr.Accordion(_("More LoRAs"), open=False, elem_classes="lora-rows", elem_id=f"{mode}-section-loras"):
+        rows += [build_lora_row(mode, i, label=_("LoRA {number}", number=i + 1)) for i in range(1, LORA_ROWS)]
     return {f"{part}_{i}": row[j] for i, row in enumerate(rows) for j, part in enumerate(("lora", "strength"))}
 
 
@@ -277,9 +280,9 @@ def build_generation(mode: str, *, head: Callable[[SettingsForm], None] | None =
 def _build_size_and_seed(form: SettingsForm, mode: str) -> None:
     with gr.Row(elem_classes="fields"):
         form.fields["size"] = gr.Dropdown(
-            list(SIZES),
+            choice_options(SIZES),
             value=OWN_SIZE,
-            label="Size",
+            label=_("Size"),
             allow_custom_value=True,
             elem_id=f"{mode}-size",
             interactive=True,
@@ -323,7 +326,9 @@ def size_values(text: str) -> dict[str, int | None]:
     match = SIZE.fullmatch(text.strip())
     if match is None:
         given = shown(text.strip() or None)
-        raise SettingsError(f"Size must be width × height in pixels, such as 512 × 768, got {given}.").about("size")
+        raise SettingsError(
+            _("Size must be width × height in pixels, such as 512 × 768, got {given}.", given=given)
+        ).about("size")
     return {"width": int(match[1]), "height": int(match[2])}
 
 

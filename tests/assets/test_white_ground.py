@@ -7,7 +7,7 @@ from studio.core.settings import GenerationSettings, LoraChoice
 from studio.engine.pipeline import PipelineManager
 from studio.loras.library import read_card, shipped_loras
 from studio.loras.weights_file import read_header
-from studio.training.settings import PRESETS
+from studio.training.presets import PRESETS
 
 
 def border_whiteness(picture: np.ndarray) -> float:

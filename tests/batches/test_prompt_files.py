@@ -106,7 +106,7 @@ def test_the_box_is_filled_from_a_table_without_prompts(tmp_path: Path) -> None:
 def test_rows_without_a_prompt_are_left_out_and_counted(tmp_path: Path) -> None:
     plan = plan_of_file(tmp_path, "p.csv", "prompt,colour\na,red\n,blue\n\n")
     assert prompts_of(plan) == ["a"]
-    assert plan.notes == ("p.csv: 1 rows were left out, as they have no prompt.",)
+    assert plan.notes == ("p.csv: 1 row was left out, as it has no prompt.",)
 
 
 @pytest.mark.parametrize(

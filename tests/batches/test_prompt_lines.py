@@ -2,7 +2,7 @@
 
 import pytest
 
-from studio.batches.prompt_files import read_lines
+from studio.batches.rows import read_lines
 from studio.core.errors import BatchError
 
 

@@ -134,7 +134,7 @@ def test_the_training_is_paused_from_here_and_resumed(
     page.get_by_role("button", name="Pause all 2 jobs").click()
     expect(words(page)).to_contain_text(re.compile("was asked to pause|is paused"))  # where that was quick
     wait_until_ready(page)
-    expect(words(page)).to_contain_text("Training shoes-white is paused at step 313 of 3,000, and so is second.")
+    expect(words(page)).to_contain_text("Training shoes-white is paused at step 313 of 3,000. So is second.")
     assert [JobQueue(user_data).job(job.id).state for job in (first, second)] == ["paused", "paused"]
     page.reload()
     page.get_by_role("button", name="Resume all 2 jobs").click()

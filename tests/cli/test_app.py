@@ -89,6 +89,38 @@ def test_an_installed_studio_has_every_other_command(installed: Path) -> None:
     assert "bench" not in done.stdout.split()
 
 
+# Marks whatever goes through gettext, and prints what does not of all that `--help` shows.
+WITHOUT_TRANSLATION = """
+import gettext, typer, studio.core.language as language
+
+class Marks(gettext.NullTranslations):
+    def gettext(self, message):
+        return f"<{message}>"
+
+language.catalogue = lambda tag: Marks()
+from studio.cli.app import app
+
+def walk(command, path):
+    for parameter in command.params:
+        record = parameter.get_help_record(typer.Context(command, info_name=path))
+        if record and "<" not in record[1]:
+            print(path, *record)
+    if not (command.help or "").startswith("<"):
+        print(path, command.help)
+    for name, inner in getattr(command, "commands", {}).items():
+        if name != "bench":  # for those who have the source; it speaks English
+            walk(inner, f"{path} {name}")
+
+walk(typer.main.get_command(app), "studio")
+"""
+
+
+@pytest.mark.process
+def test_every_help_text_can_be_translated() -> None:
+    done = python("-c", WITHOUT_TRANSLATION, folder=CHECKOUT_FOLDER)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
 def test_a_lora_on_the_command_line_is_a_name_or_a_file_in_any_form(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

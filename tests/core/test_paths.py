@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from studio.core.language import LANGUAGES
 from studio.core.paths import assets_folder, black_pictures_page, is_checkout, locate_user_data, typed_path
 
 
@@ -34,7 +35,8 @@ def test_naming_a_place_makes_no_folder(tmp_path: Path) -> None:
 def test_the_assets_are_where_the_code_looks_for_them() -> None:
     assert (assets_folder() / "shoes-demo" / "model_index.json").is_file()
     assert (assets_folder() / "studio.css").is_file()
-    assert "black" in black_pictures_page().read_text(encoding="utf-8")
+    assert "black" in black_pictures_page("en").read_text(encoding="utf-8")
+    assert all(black_pictures_page(tag).is_file() for tag in LANGUAGES)
 
 
 @pytest.mark.process
@@ -47,7 +49,7 @@ def test_an_installed_package_finds_its_assets_and_keeps_user_data_in_the_platfo
         copy = shutil.copytree if (checkout / source).is_dir() else shutil.copy
         copy(checkout / source, site / target)
     code = (
-        "from studio.core.paths import *; print(assets_folder()); print(black_pictures_page().is_file());"
+        "from studio.core.paths import *; print(assets_folder()); print(black_pictures_page('pt-BR').is_file());"
         "print((assets_folder() / 'shoes-demo' / 'model_index.json').is_file()); print(locate_user_data().root)"
     )
     environment = {**os.environ, "PYTHONPATH": str(site), "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}

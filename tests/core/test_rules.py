@@ -3,11 +3,13 @@
 import importlib
 import re
 from collections.abc import Iterator
+from gettext import NullTranslations
 
 import pytest
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
+from studio.core import language
 from studio.core.errors import SettingsError
 from studio.core.rules import label_of, nearest_setting, rules_of, shown
 from studio.core.settings import GenerationSettings, Settings, parse_settings
@@ -106,3 +108,55 @@ def test_a_name_with_nothing_near_it_suggests_nothing() -> None:
 )
 def test_an_empty_box_and_a_number_without_end_are_said_in_short(value: object, words: str) -> None:
     assert shown(value) == words
+
+
+WORDS = {
+    "Steps": "Passos",
+    "Strength": "Força",
+    "must be between {least} and {most}": "deve ficar entre {least} e {most}",
+    "must be {choices}": "deve ser {choices}",
+    "{others} or {last}": "{others} ou {last}",
+    "{label} {rule}, got {value}.": "{label} {rule}, mas é {value}.",
+    "nothing": "nada",
+    "Did you mean {name}?": "Seria {name}?",
+}
+
+
+class FewWords(NullTranslations):
+    """A catalogue of what the tests below look for."""
+
+    def gettext(self, message: str) -> str:
+        return WORDS.get(message, message)
+
+
+@pytest.fixture
+def portuguese(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(language, "catalogue", lambda tag: FewWords() if tag == language.PORTUGUESE else None)
+    with language.speaking(language.PORTUGUESE):
+        yield
+
+
+@pytest.mark.usefixtures("portuguese")
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("num_inference_steps", 0, "Passos (num_inference_steps) deve ficar entre 1 e 150, mas é 0."),
+        ("loras", [{"name": "a", "strength": 9}], "LoRAs 1, Força (strength) deve ficar entre -4 e 4, mas é 9."),
+        ("seed", None, "Seed must be a whole number, mas é nada."),
+    ],
+)
+def test_a_rule_is_said_in_the_language_that_is_spoken(name: str, value: object, said: str) -> None:
+    assert problem_of(GenerationSettings, name, value) == said
+
+
+@pytest.mark.usefixtures("portuguese")
+def test_choices_and_limits_are_written_as_the_language_writes_them() -> None:
+    said = problem_of(GenerationSettings, "scheduler", "Eulr")
+    assert said.startswith("Scheduler deve ser \"model's own\", 'DDIM', ") and "'DDPM' ou 'LCM', mas é" in said
+    assert "deve ficar entre 0 e 0,9, mas é 2." in problem_of(TrainingSettings, "lora_dropout", 2)
+
+
+@pytest.mark.usefixtures("portuguese")
+@pytest.mark.parametrize("typed", ["Passos", "steps"])
+def test_a_setting_is_found_by_what_the_page_calls_it_in_either_language(typed: str) -> None:
+    assert nearest_setting(typed, [GenerationSettings]) == " Seria num_inference_steps?"

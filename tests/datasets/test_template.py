@@ -3,7 +3,7 @@
 import pytest
 
 from studio.core.errors import DatasetError
-from studio.datasets.captions import check_template, columns_of, fill_template
+from studio.datasets.rows import check_template, columns_of, fill_template
 
 ROW = {"colour": "red", "type": "Casual Shoes", "usage": "", "season": "NA", "odd": "{colour}", "a b": "x"}
 

@@ -378,7 +378,7 @@ def test_a_whole_check_of_a_small_size_tries_all_of_it(monkeypatch: pytest.Monke
     assert check.passed
     assert len(check.attention) == 3
     assert [d.part for d in check.differences][-3:] == ["UNet steps", "VAE decode", "backward pass"]
-    assert check.differences[0].part == "attention, 16 × 80"
+    assert check.differences[0].part == "attention, heads 80 wide"
     assert parts[0] == "attention, way 1 of 3"
     assert parts[-1] == "the shipped model's passes"
     assert check.sentence.startswith("CPU matches the CPU")

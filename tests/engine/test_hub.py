@@ -17,7 +17,8 @@ from huggingface_hub import close_session
 from studio.core.errors import DownloadCancelledError, ModelError
 from studio.core.paths import CHECKOUT_FOLDER, assets_folder
 from studio.core.settings import SHIPPED_MODEL
-from studio.engine.hub import PARTS, DownloadProgress, DownloadWatcher, HubSnapshot, find_hub_model, unusable_proxy
+from studio.engine.hub import DownloadProgress, DownloadWatcher, HubSnapshot, find_hub_model, unusable_proxy
+from studio.engine.model_folder import PARTS
 from tests.engine.hub_server import FakeHub, fake_hub, files_of
 
 NAME = "someone/shoes"

@@ -288,23 +288,23 @@ _FOREIGN_KEYS = ["parameters", "prompt", "workflow", "Comment", "invokeai_metada
 def test_no_foreign_text_raises_anything_but_our_error(texts: dict[str, str]) -> None:
     for whole in (texts, {**texts, "Software": "NovelAI"}, {**texts, "XML:com.adobe.xmp": texts.get("prompt", "")}):
         try:
-            read = read_program(whole)
+            read = read_program(whole, "p.png")
         except PictureFileError as error:
-            assert str(error).startswith("was made by ")
+            assert str(error).startswith("p.png was made by ")
         else:
             assert read is None or GenerationSettings.model_validate(read.settings.model_dump()) == read.settings
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "{" * 900_000, '{"seed": ' + "9" * 9000 + "}"])
 def test_json_that_means_harm_is_no_settings(text: str) -> None:
-    assert read_program({"parameters": text, "prompt": text, COMMENT_KEY: text}) is None
+    assert read_program({"parameters": text, "prompt": text, COMMENT_KEY: text}, "p.png") is None
 
 
 @pytest.mark.parametrize(
     ("key", "value"), [("seed", "x" * 5000), ("seed", -1), ("seed", True), ("steps", [1]), ("cfg", "nan")]
 )
 def test_a_value_that_breaks_its_rule_is_left_out(key: str, value: object) -> None:
-    read = read_program({"prompt": json.dumps(graph(**{key: value}))})
+    read = read_program({"prompt": json.dumps(graph(**{key: value}))}, "p.png")
     assert read is not None
     default = GenerationSettings(prompt="")
     assert (read.settings.width, read.settings.height) == (512, 768)

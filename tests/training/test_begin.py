@@ -10,7 +10,8 @@ from studio.core.rules import label_of
 from studio.core.settings import SHIPPED_DATASET
 from studio.datasets.library import safe_name
 from studio.training.begin import MAX_LOST, assert_consistent, begin_run, take_snapshot
-from studio.training.settings import PRESETS, TrainingSettings
+from studio.training.presets import PRESETS
+from studio.training.settings import TrainingSettings
 from tests.datasets.bad_inputs import PNG
 
 

@@ -6,12 +6,14 @@ import shlex
 import statistics
 import time
 from datetime import datetime
+from gettext import NullTranslations
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
 
 import pytest
 
+from studio.core import language
 from studio.core.text import escape_markdown
 from studio.jobs.events import EventWriter, ResumedEvent, StateEvent
 from studio.jobs.folder import RunStatus
@@ -483,3 +485,43 @@ def test_a_report_compares_with_the_base_and_is_green_only_where_nothing_got_wor
     assert (
         f"Compared with the base at step 2: white backgrounds got {'better' if white > 0.5 else 'worse'}: 10% →" in html
     )
+
+
+class Marking(NullTranslations):
+    """A language whose messages are the English ones in brackets."""
+
+    def gettext(self, message: str) -> str:
+        return f"⟦{message}⟧"
+
+    def ngettext(self, msgid1: str, msgid2: str, n: int) -> str:
+        return self.gettext(msgid1 if n == 1 else msgid2)
+
+
+def test_a_report_is_in_the_language_of_whoever_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language, "catalogue", lambda tag: Marking())
+    folder = tmp_path / "run"
+    run = make_run(folder, [*long_run_events(folder, 400, accelerator=True), score_event(2, 0.02)])
+    with language.speaking(language.PORTUGUESE):
+        markdown, page = written(run)
+    assert page.all("html") == [{"lang": "pt-BR"}]
+    told = [tag for name, tag in page.tags if name != "img" and (tag.get("aria-label") or "").startswith("⟦")]
+    assert len(told) == len([tag for name, tag in page.tags if name != "img" and "aria-label" in tag])
+    for head in re.findall(r"^#+ (.*)$", markdown, flags=re.MULTILINE):
+        assert head.startswith("⟦") or re.match(r"\d+\\\.", head), f"{head} is no prompt, and not translated"
+    assert "⟦white backgrounds⟧ got worse" in markdown and 'class="state"' in (folder / "report.html").read_text(
+        "utf-8"
+    )
+    assert "0,34 %" in markdown and "noise_offset=0.1" in markdown, "numbers are the language's, commands are not"
+
+
+def test_places_in_a_drawing_are_the_same_in_every_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language, "catalogue", lambda tag: NullTranslations())
+    folder = tmp_path / "run"
+    run = make_run(folder, long_run_events(folder, 400))
+    drawn = []
+    for tag in language.LANGUAGES:
+        with language.speaking(tag):
+            _, page = written(run)
+        names = ("x", "y", "x1", "y1", "x2", "y2", "cx", "cy", "d", "viewbox")
+        drawn.append([[attributes.get(name) for name in names] for _, attributes in page.tags])
+    assert drawn[0] == drawn[1]

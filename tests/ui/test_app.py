@@ -19,8 +19,8 @@ from studio.images.gallery import History
 from studio.jobs.folder import RunStatus, write_status
 from studio.loras.library import LoraLibrary
 from studio.training.folder import RunFolder
+from studio.training.presets import PRESETS
 from studio.training.session import TrainingSession
-from studio.training.settings import PRESETS
 from studio.ui.batches.tab import BatchPage
 from studio.ui.inference.history import PastImages
 from studio.ui.shell.app import Sessions, build_app

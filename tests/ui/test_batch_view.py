@@ -8,6 +8,7 @@ from PIL import Image
 
 from studio.batches.folder import BatchFolder
 from studio.batches.session import BatchProgress, BatchView, PastBatch
+from studio.core.text import clock_text
 from studio.jobs.folder import RunState, RunStatus
 from studio.ui.batches import view as batch_view
 
@@ -48,7 +49,7 @@ def test_slow_batches_say_seconds_a_picture_and_the_day() -> None:
     slow = BatchView(status=status, progress=BatchProgress(pictures_per_second=0.1))
     assert "10 s per image" in batch_view.progress_words(slow)
     later = datetime.now() + timedelta(days=1)
-    assert batch_view.clock_words(later) == f"{later:%A %H:%M}"
+    assert clock_text(later) == f"{later:%A %H:%M}"
 
 
 def test_what_came_out_is_shown_once_it_has_ended(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_past_batches_are_buttons_with_their_state(tmp_path: Path) -> None:
     )
     html = batch_view.past_html(BatchView(names=("a",) * 32, past=past))
     assert 'data-name="20261126-021218-shoes"' in html
-    assert "26 November 2026, 02:12" in html
+    assert "2026-11-26 02:12" in html
     assert "finished" in html
     assert "not listed: 30" in html
     assert "<img" not in html

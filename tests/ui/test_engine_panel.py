@@ -1,20 +1,24 @@
 """The panel of model and device: what is offered, what arrives, each part of the device check with its verdict."""
 
 import re
+from collections.abc import Iterator
 from datetime import datetime
+from gettext import NullTranslations
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from huggingface_hub import constants
 
+from studio.core import language
 from studio.core.paths import UserData
 from studio.core.results import CHECK_FORMAT, AttentionTrial, DeviceCheck, DeviceDifference
 from studio.engine.model_choices import STABLE_DIFFUSION
 from studio.engine.process.messages import Downloading
-from studio.engine.process.view import EngineView
+from studio.engine.process.view import EngineView, Phase
 from studio.ui.shell.engine_panel import render
 from studio.ui.shell.parts import Guard
-from studio.ui.shell.status import phase_words
+from studio.ui.shell.status import activity_words, phase_words
 
 
 def trial(seconds: float, *, scores: int, difference: float = 1e-6) -> AttentionTrial:
@@ -55,8 +59,8 @@ def test_each_part_has_its_difference_verdict_time_and_memory() -> None:
     html = shown(EngineView(phase="ready", device_check=checked()))
     rows = [row.split("</tr>")[0] for row in html.split("<tr>")]
     used = next(row for row in rows if "attention: chunks of 256 MiB" in row)
-    assert all(words in used for words in ("1.0e-06", "right, used", "100 ms", "1.0 GB"))
-    assert "right, used" not in next(row for row in rows if "chunks of 64 MiB" in row)
+    assert all(words in used for words in ("1.0e-06", "correct, used", "100 ms", "1.0 GB"))
+    assert "correct, used" not in next(row for row in rows if "chunks of 64 MiB" in row)
     assert ">wrong<" in next(row for row in rows if "chunks of 1024 MiB" in row)
     assert "wrong: it is computed on the CPU" in next(
         row for row in rows if "nearest upsampling" in row and "td" in row
@@ -102,3 +106,35 @@ def test_a_model_that_arrives_has_a_bar_and_no_button(tmp_path: Path) -> None:
 
 def choices(view: EngineView, user_data: UserData) -> str:
     return str(Guard().parts({"The model": lambda: render(view, user_data)})["model-choices"])
+
+
+class Marked(NullTranslations):
+    """A language whose messages can be told from all else."""
+
+    def gettext(self, message: str) -> str:
+        return f"⟦{message}⟧"
+
+
+@pytest.fixture
+def marked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever is said is marked, and numbers are written as in Brazil."""
+    monkeypatch.setattr(language, "catalogue", lambda tag: Marked())
+    with language.speaking(language.PORTUGUESE):
+        yield
+
+
+@pytest.mark.usefixtures("marked")
+@pytest.mark.parametrize("phase", get_args(Phase))
+def test_all_that_is_said_of_a_phase_is_in_the_pages_language(phase: Phase) -> None:
+    view = EngineView(phase=phase, owner="7")
+    said = [*phase_words(view), re.sub("<[^>]*>", "", activity_words(view))]
+    assert all(words.startswith("⟦") for words in said)
+    assert [re.sub("⟦[^⟧]*⟧|[:. ]", "", words) for words in said] == ["", "", ""]
+
+
+@pytest.mark.usefixtures("marked")
+def test_numbers_for_a_browser_are_written_as_it_reads_them_in_every_language(tmp_path: Path) -> None:
+    arrives = Downloading(file="unet", done_bytes=2**30, total_bytes=2**32, elapsed_seconds=60)
+    html = choices(EngineView(phase="loading", model=STABLE_DIFFUSION, download=arrives), UserData(tmp_path))
+    assert "⟦1,0 GB of 4,0 GB⟧" in html
+    assert "width:25.0%" in html

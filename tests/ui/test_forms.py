@@ -2,9 +2,11 @@
 
 import ast
 import json
+import re
 from collections.abc import Callable, Iterator
+from gettext import NullTranslations
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import gradio as gr
 import pytest
@@ -12,6 +14,7 @@ from annotated_types import Ge, Le
 from pydantic import Field, ValidationError
 
 from studio.batches.settings import BatchSettings
+from studio.core import language
 from studio.core.errors import SettingsError
 from studio.core.settings import (
     CompareSettings,
@@ -29,6 +32,7 @@ from studio.ui.batches import form as batch_form
 from studio.ui.forms import SettingsForm, form_groups, form_hint, is_optional, read_settings, read_value
 from studio.ui.inference import compare, generate, smoke
 from studio.ui.shell import engine_panel
+from studio.ui.shell.parts import CHOICE_WORDS
 from studio.ui.training import form as training_form
 
 FORMS: tuple[tuple[type[Settings], str, Callable[[], object]], ...] = (
@@ -160,6 +164,40 @@ def test_a_new_field_gets_the_control_that_fits_it_in_its_group() -> None:
     assert (share["minimum"], share["maximum"], share["step"], share["info"]) == (0, 1, 0.1, "Of all.")
     assert (lines["value"], lines["lines"]) == ("", 2)
     assert (on["value"], on["elem_id"]) == (True, "example-on")
+
+
+def test_every_choice_is_a_word_of_the_page_or_a_name() -> None:
+    fields = [field for kind in dict.fromkeys(kind for kind, _, _ in FORMS) for field in kind.model_fields.values()]
+    choices = {
+        choice for field in fields if get_origin(field.annotation) is Literal for choice in get_args(field.annotation)
+    }
+    assert choices >= CHOICE_WORDS
+    words = {choice for choice in choices - CHOICE_WORDS if re.fullmatch("[a-z +'-]+", choice)}
+    assert words == {"epsilon", "snr", "huber", "png", "jpeg", "webp"}
+
+
+class Upside(NullTranslations):
+    """A language in which every message is turned round."""
+
+    def gettext(self, message: str) -> str:
+        return message[::-1]
+
+
+def test_a_form_speaks_the_pages_language_and_its_values_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language, "catalogue", lambda tag: Upside())
+    with gr.Blocks() as blocks:
+        form = SettingsForm(TrainingSettings, "training", {"lr_scheduler": "cosine", "dataset": "shoes"})
+        form.rest()
+        form.accordions()
+    scheduler = form.fields["lr_scheduler"].get_config()
+    assert ("enisoc", "cosine") in scheduler["choices"]
+    assert scheduler["value"] == "cosine"
+    assert ("AdamW", "AdamW") in form.fields["optimizer"].get_config()["choices"]
+    resolution = form.fields["resolution"].get_config()
+    assert resolution["label"] == "noituloseR (xp)"
+    assert resolution["placeholder"] == "otua"
+    accordions = [block for block in blocks.blocks.values() if isinstance(block, gr.Accordion)]
+    assert ("ssol ehT", "training-section-the-loss") in [(block.label, block.elem_id) for block in accordions]
 
 
 def test_a_misspelt_hint_is_an_error() -> None:

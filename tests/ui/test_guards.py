@@ -45,7 +45,7 @@ OPEN_ROUTES = {
 def served(uploads: Path, *, logins: list[tuple[str, str]] | None = None, root_path: str = "") -> TestClient:
     with gr.Blocks() as page:
         gr.Button().click(lambda: "secret", None, gr.Textbox(), api_name="press")
-    app = web_app(page, hosts=["127.0.0.1"], uploads=uploads, logins=logins, root_path=root_path)
+    app = web_app(lambda: page, hosts=["127.0.0.1"], uploads=uploads, logins=logins, root_path=root_path)
     return TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
 
 

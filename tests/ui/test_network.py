@@ -21,7 +21,8 @@ import pytest
 from studio.core.errors import SettingsError
 from studio.core.paths import CHECKOUT_FOLDER
 from studio.core.settings import ServerSettings
-from studio.ui.shell.server import allowed_hosts, loopback_past_proxies, read_root_path, warnings_of
+from studio.ui.shell.guards import allowed_hosts, read_root_path
+from studio.ui.shell.server import loopback_past_proxies, warnings_of
 from tests import command_line
 from tests.browser.studio_process import RunningStudio, running_studio, wait_for
 

@@ -12,7 +12,8 @@ import pytest
 from studio.core.errors import SettingsError
 from studio.core.settings import SHIPPED_DATASET, parse_settings
 from studio.training.begin import read_settings_file
-from studio.training.settings import PRESETS, TrainingSettings
+from studio.training.presets import PRESETS
+from studio.training.settings import TrainingSettings
 from studio.ui.forms import read_settings
 from studio.ui.training import form as training_form
 

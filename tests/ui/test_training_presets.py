@@ -9,8 +9,9 @@ from studio.core.paths import UserData
 from studio.jobs.folder import RunStatus
 from studio.training.events import AnyEvent, FinishedEvent
 from studio.training.folder import Preflight
+from studio.training.presets import PRESETS
 from studio.training.session import RunHistory, TrainingView
-from studio.training.settings import PRESETS, TrainingSettings
+from studio.training.settings import TrainingSettings
 from studio.ui.shell.commands import PreflightState
 from studio.ui.training.form import preset_values
 from studio.ui.training.presets import preset_choices, preset_of, read_measured, remember

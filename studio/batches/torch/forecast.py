@@ -11,6 +11,7 @@ from studio.batches.forecast import PlanFacts
 from studio.batches.plan import BatchItem, BatchPlan
 from studio.batches.settings import BatchSettings
 from studio.core.errors import InvalidImageError
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.core.settings import GenerationSettings, ModelSettings
 from studio.engine.device import pick_device
@@ -24,7 +25,7 @@ MEASURED = 3
 
 
 def measure(
-    settings: BatchSettings, plan: BatchPlan, user_data: UserData, *, report: Callable[[str], None] = lambda _: None
+    settings: BatchSettings, plan: BatchPlan, user_data: UserData, *, report: Callable[[str], None] = lambda _step: None
 ) -> PlanFacts:
     """The plan in short with time and disk, from a few of its images; the first, which warms up, is not counted.
 
@@ -40,7 +41,7 @@ def measure(
         library=LoraLibrary(user_data.loras),
         device_checks=user_data.device_checks,
     )
-    report("Loading the model.")
+    report(_("Loading the model."))
     loaded = manager.load(ModelSettings(model=settings.model, precision=settings.precision))
     native = loaded.width * loaded.height
     shown = plan.examples(MEASURED + 1)
@@ -48,18 +49,18 @@ def measure(
     num_images = len(shown) if len(shown) > 1 else 2  # a single one is made twice
 
     def make(item: BatchItem) -> tuple[float, int]:
-        report(f"Making image {next(numbers)} of {num_images}.")
+        report(_("Making image {number} of {num_images}.", number=next(numbers), num_images=num_images))
         return _make(manager, item, settings)
 
     for item in shown[:1]:
         make(item)
     made = [(make(item), _work(item.generation, native)) for item in shown[1:] or shown]
     mean_work = statistics.mean(_work(item.generation, native) for item in plan.examples(200))
-    seconds = statistics.median(seconds / work for (seconds, _), work in made) * mean_work
+    seconds = statistics.median(seconds / work for (seconds, __), work in made) * mean_work
     return PlanFacts.of(plan).model_copy(
         update={
             "seconds_per_picture": seconds,
-            "bytes_per_picture": statistics.mean(num_bytes for (_, num_bytes), _ in made),
+            "bytes_per_picture": statistics.mean(num_bytes for (__, num_bytes), __ in made),
             "load_seconds": loaded.load_seconds,
             "free_bytes": shutil.disk_usage(_existing(user_data)).free,
         }

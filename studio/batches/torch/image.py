@@ -25,6 +25,7 @@ from studio.batches.plan import BatchItem, BatchPlan
 from studio.batches.settings import BatchSettings
 from studio.core.errors import CancelledError, InvalidImageError, error_message
 from studio.core.files import read_file
+from studio.core.language import N_, _
 from studio.core.results import ImageRecord
 from studio.core.settings import SEED_MAX
 from studio.engine.pipeline import GeneratedImage, PipelineManager
@@ -34,6 +35,12 @@ from studio.images.files import PARAMETERS_KEY, encode_picture
 from studio.images.scores.image import PictureScores, score_picture
 from studio.images.scores.likeness import NearestIndex
 
+_TOO_DARK = N_("Its border whiteness is {value:.3g}; at least {limit:g} is required.")
+_TOO_BLURRED = N_("Its sharpness is {value:.3g}; at least {limit:g} is required.")
+_TOO_NEAR = N_("Its distance to the nearest training image is {value:.3g}; at least {limit:g} is required.")
+_TOO_FAR_OFF = N_("Its subject is off the centre by {value:.3g}; at most {limit:g} is required.")
+_TOO_UNLIKE = N_("Its colour differs from the prompt's by ΔE {value:.3g}; at most {limit:g} is required.")
+
 
 def refusal(scores: PictureScores, settings: BatchSettings) -> str:
     """Why an image is not taken, in a sentence; "" where it is. A score that it does not have refuses nothing."""
@@ -41,17 +48,15 @@ def refusal(scores: PictureScores, settings: BatchSettings) -> str:
     difference = scores.colour.difference if scores.colour else None
     distance = scores.nearest.distance if scores.nearest else None
     rules = (
-        ("Its border whiteness is", scores.border.whiteness, settings.least_whiteness, "at least"),
-        ("Its sharpness is", scores.sharpness, settings.least_sharpness, "at least"),
-        ("Its distance to the nearest training image is", distance, settings.least_distance, "at least"),
-        ("Its subject is off the centre by", offset, settings.most_offset, "at most"),
-        ("Its colour differs from the prompt's by ΔE", difference, settings.most_colour_difference, "at most"),
+        (_TOO_DARK, scores.border.whiteness, settings.least_whiteness, True),
+        (_TOO_BLURRED, scores.sharpness, settings.least_sharpness, True),
+        (_TOO_NEAR, distance, settings.least_distance, True),
+        (_TOO_FAR_OFF, offset, settings.most_offset, False),
+        (_TOO_UNLIKE, difference, settings.most_colour_difference, False),
     )
-    for words, value, limit, side in rules:
-        if value is None or limit is None:
-            continue
-        if (side == "at least" and value < limit) or (side == "at most" and value > limit):
-            return f"{words} {value:.3g}; {side} {limit:g} is required."
+    for words, value, limit, is_least in rules:
+        if value is not None and limit is not None and (value < limit if is_least else value > limit):
+            return _(words, value=value, limit=limit)
     return ""
 
 
@@ -131,7 +136,7 @@ class PictureMaker:
         return failed_row(
             item.index,
             item.generation.seed,
-            reason or "It was rejected, and no retries are left.",
+            reason or _("It was rejected, and no retries are left."),
             attempts=end,
             seconds=time.perf_counter() - started,
         )
@@ -238,7 +243,7 @@ def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-COPY = "It shows the same as another image of the batch."
+_COPY = N_("It shows the same as another image of the batch.")
 
 
 @dataclass
@@ -311,10 +316,10 @@ def remake_copies(
 
 def _remake(contents: Contents, place: int, *, plan: BatchPlan, maker: PictureMaker) -> ItemRow:
     def also_refused(content: str) -> str:
-        return COPY if contents.is_copy(_numbers(content), before=place) else ""
+        return _(_COPY) if contents.is_copy(_numbers(content), before=place) else ""
 
     item, tried = plan.item(contents.items[place]), contents.attempts[place]
-    maker.set_aside(item, tried - 1, COPY)
+    maker.set_aside(item, tried - 1, _(_COPY))
     return maker.make(item, first_attempt=tried, also_refused=also_refused)
 
 

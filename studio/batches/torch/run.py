@@ -20,6 +20,7 @@ from studio.batches.torch.image import PictureMaker, failed_row, remake_copies
 from studio.batches.torch.shard import KnownItems, Share, compare_pictures, forget_rows, set_aside
 from studio.core.errors import BatchError, CancelledError, StudioError, error_message, is_disk_full, is_out_of_memory
 from studio.core.files import write_atomically
+from studio.core.language import N_, _
 from studio.core.paths import UserData
 from studio.core.settings import ModelSettings
 from studio.core.text import counted
@@ -38,7 +39,6 @@ BatchEnd = Literal["finished", "stopped", "paused"]
 LOOK_FOR_OTHERS_SECONDS = 2.0
 MAX_ERRORS_IN_A_ROW = 3
 MAX_LOOKS_FOR_DAMAGE = 3
-REPLACED = "Another image was asked for."
 
 
 def run_batch(folder: BatchFolder, user_data: UserData) -> BatchEnd:
@@ -101,13 +101,13 @@ class BatchRun:
         if not self.share.holds_device:
             yield
             return
-        purpose, waiting = f"the batch {self.folder.name}", self.reporter.waits_for_device
+        purpose, waiting = _("the batch {name}", name=self.folder.name), self.reporter.waits_for_device
         with device_turn(self.user_data, purpose, waiting=waiting, given_up=self.requests.should_stop):
             yield
 
     def work(self) -> BatchEnd:
         """Make what is this process's, and where that was the last, what comes out of the batch."""
-        self.reporter.state("preparing", "Checking what is already made.")
+        self.reporter.state("preparing", _("Checking what is already made."))
         ledger = Ledger(self.share.ledger)
         try:
             self._reconcile()
@@ -143,31 +143,27 @@ class BatchRun:
             except OSError as error:
                 if not is_disk_full(error):
                     raise
-                self.reporter.problem("The disk is full: the dataset's table is still the one from before.")
-            known = self.known.look()
-            message = f"{known:,} of {self.plan.num_items:,} images are made; resume to continue."
-            self.reporter.state(outcome, message, step=known)
+                self.reporter.problem(_("The disk is full: the dataset's table is still the one from before."))
+            num, total = self.known.look(), self.plan.num_items
+            message = _("{num:,} of {total:,} images are made; resume to continue.", num=num, total=total)
+            self.reporter.state(outcome, message, step=num)
         return outcome
 
     def _load(self) -> PipelineManager:
-        self.reporter.state("preparing", f"Loading {self.settings.model}.")
+        self.reporter.state("preparing", _("Loading {model}.", model=self.settings.model))
         device = pick_device(cpu_only=self.settings.cpu)
         if device.type == "cuda":
             device = torch.device("cuda", self.share.local_index % torch.cuda.device_count())
         library = LoraLibrary(self.user_data.loras)
-        manager = PipelineManager(
-            device,
-            rejected_folder=self.folder.rejected,
-            library=library,
-            device_checks=self.user_data.device_checks,
-        )
+        checks = self.user_data.device_checks
+        manager = PipelineManager(device, rejected_folder=self.folder.rejected, library=library, device_checks=checks)
         facts = manager.load(
             ModelSettings(model=self.settings.model, precision=self.settings.precision),
-            on_check=lambda part: self.reporter.state("preparing", f"Checking the device: {part}."),
+            on_check=lambda part: self.reporter.state("preparing", _("Checking the device: {part}.", part=part)),
         )
         if self.share.is_first:
             found = provenance_of(self.plan, self.folder.name, facts, library, self.settings)
-            self._save(lambda: write_provenance(self.folder.provenance, found), what="the record of their origin")
+            self._save(lambda: write_provenance(self.folder.provenance, found), what=_("the record of their origin"))
         return manager
 
     def _maker(self, manager: PipelineManager, ledger: Ledger) -> PictureMaker:
@@ -199,16 +195,20 @@ class BatchRun:
             self._errors_in_a_row.clear()
         if row.state == "failed" and row.attempts <= self.settings.max_retries:
             release_memory(maker.manager.device)  # what an error left there
-            self.reporter.note(f"Item {index:,} failed: {row.reason}")
-        known, number = self.known.look(), self.plan.num_items
-        self.reporter.stepped(known, row.seconds, lambda mean: f"{known:,} of {number:,} images  {mean:.2f} s each")
+            self.reporter.note(_("Item {item:,} failed: {reason}", item=index, reason=row.reason))
+        num, total = self.known.look(), self.plan.num_items
+        self.reporter.stepped(
+            num,
+            row.seconds,
+            lambda mean: _("{num:,} of {total:,} images  {mean:.2f} s each", num=num, total=total, mean=mean),
+        )
         return row
 
     def _item_error(self, item: BatchItem, error: Exception) -> None:
         """An error that is no answer to an item's settings may be the device's: several in a row end the batch."""
         if isinstance(error, StudioError | ValueError) or is_out_of_memory(error):
             return
-        print(f"\rItem {item.index:,}:", file=sys.stderr)
+        print("\r" + _("Item {item:,}:", item=item.index), file=sys.stderr)
         traceback.print_exception(error)
         self._errors_in_a_row.append(error.with_traceback(None))  # its frames would keep the tensors
 
@@ -226,32 +226,32 @@ class BatchRun:
         own = [item for item in found.lost if last or self.share.is_own(item)]
         aside = sum(set_aside(self.folder, self.folder.picture(i, self.settings.picture_format)) for i in own)
         mine = {path: items for path, items in found.stale.items() if last or self.share.owns_ledger(path)}
-        self._save(lambda: forget_rows(mine), what="the record of what is made again")
+        self._save(lambda: forget_rows(mine), what=_("the record of what is made again"))
         self.known.forget(found.lost)
-        if found.lost:
-            kept = f" Damaged files are kept in {self.folder.rejected.name}, as damaged-…" if aside else ""
-            self.reporter.note(f"{counted(len(found.lost), 'image')} missing or damaged on the disk: made again.{kept}")
+        if num := len(found.lost):
+            images = counted(num, "image", "images")
+            note = _("{images} missing or damaged on the disk: made again.", images=images)
+            kept = _("Damaged files are kept in {folder}, as damaged-…", folder=self.folder.rejected.name)
+            self.reporter.note(f"{note} {kept}" if aside else note)
         return found.lost
 
     def _compared(self, number: int) -> None:
-        self.reporter.progress(f"Comparing what is made with its record: {number:,} images.")
+        self.reporter.progress(_("Comparing what is made with its record: {num:,} images.", num=number))
 
     def _finish(self, maker: PictureMaker, ledger: Ledger) -> BatchEnd:
         """The first process waits until all have made theirs, and writes what comes out."""
         while self.share.is_first and self.known.look() < self.plan.num_items:
-            self.reporter.state("running", "The other processes are still at work.")
+            self.reporter.state("running", _("The other processes are still at work."))
             time.sleep(LOOK_FOR_OTHERS_SECONDS)
             if self.requests.should_stop():
                 return self.end_early()
         if not self.share.is_first:
             return "finished"
         self._retry(maker, ledger)
-        self.reporter.state("preparing", "Looking for copies and damage, and writing the results.")
+        self.reporter.state("preparing", _("Looking for copies and damage, and writing the results."))
         self._settle_pictures(maker, ledger)
-        self._save(
-            lambda: write_outputs(self.folder, self.settings, self.plan, finished=True),
-            what="the dataset's table",
-        )
+        table = _("the dataset's table")
+        self._save(lambda: write_outputs(self.folder, self.settings, self.plan, finished=True), what=table)
         self.reporter.state("finished", self._words_at_the_end(), step=self.known.look())
         return "finished"
 
@@ -263,7 +263,7 @@ class BatchRun:
         failed = [row for row in read_items(self.folder.ledgers) if self._can_be_tried(row)]
         for row in failed:
             if self.requests.should_stop():
-                raise CancelledError("Stopped while failed items were tried again.")
+                raise CancelledError(_("Stopped while failed items were tried again."))
             if row.state == "again":
                 self._make_another(maker, ledger, row)
             else:
@@ -275,17 +275,18 @@ class BatchRun:
     def _make_another(self, maker: PictureMaker, ledger: Ledger, row: ItemRow) -> None:
         """The image of before is a try that was not taken; where no other one is taken, it can still be kept."""
         made = self._make(maker, ledger, row.item, first_attempt=row.attempts, again=True)
-        others = [path for path, _ in rows_of(self.folder.ledgers, row.item) if path != self.share.ledger]
+        others = [path for path, __ in rows_of(self.folder.ledgers, row.item) if path != self.share.ledger]
         self._save(lambda: forget_rows({path: [row.item] for path in others}))
         if row.file and made.state == "failed":
-            facts = {"state": "rejected", "attempts": made.attempts, "reason": f"No other was taken: {made.reason}"}
+            reason = _("No other was taken: {reason}", reason=made.reason)
+            facts = {"state": "rejected", "attempts": made.attempts, "reason": reason}
             self._add(ledger, row.model_copy(update=facts))
         elif row.file:
             replaced = RejectionRow(
                 item=row.item,
                 attempt=row.attempts - 1,
                 seed=row.seed,
-                reason=REPLACED,
+                reason=_("Another image was asked for."),
                 file=row.file,
                 made_at=row.made_at,
             )
@@ -297,34 +298,38 @@ class BatchRun:
         Raises:
             BatchError: where images are damaged again and again.
         """
-        for _ in range(MAX_LOOKS_FOR_DAMAGE):
+        for __ in range(MAX_LOOKS_FOR_DAMAGE):
             remake_copies(self.folder, self.settings, self.plan, maker, lambda row: self._add(ledger, row))
             lost = self._reconcile(last=True)
             if not lost:
                 return
             for index in lost:
                 self._make(maker, ledger, index)
-        raise BatchError(
-            f"Images of this batch do not stay as they are written (item {lost[0]:,} and others). Check the disk of "
-            f"{self.folder.root}, then resume."
+        words = N_(
+            "Images of this batch do not stay as they are written (item {item:,} and others). Check the disk of "
+            "{folder}, then resume."
         )
+        raise BatchError(_(words, item=lost[0], folder=self.folder.root))
 
     def _words_at_the_end(self) -> str:
         rows = [row for row in read_items(self.folder.ledgers) if row.state != "done"]
         failed = [row for row in rows if row.state == "failed"]
-        made = f"{self.plan.num_items - len(rows):,} images are made"
+        num = self.plan.num_items - len(rows)
         if not failed:
-            return f"{made}."
-        again = sum(map(self._can_be_tried, failed))
-        words = f"{made}; {len(failed):,} failed, and the report says why."
-        return f"{words} `python -m studio batch {self.folder.name}` tries {again:,} of them again." if again else words
+            return _("{num:,} images are made.", num=num)
+        words = N_("{num:,} images are made; {num_failed:,} failed, and the report says why.")
+        said = _(words, num=num, num_failed=len(failed))
+        if not (again := sum(map(self._can_be_tried, failed))):
+            return said
+        resume = N_("`python -m studio batch {name}` tries {num:,} of them again.")
+        return f"{said} {_(resume, name=self.folder.name, num=again)}"
 
-    def _save(self, act: Callable[[], T], *, what: str = "the image in work") -> T:
+    def _save(self, act: Callable[[], T], *, what: str = "") -> T:
         """Do what writes something, waiting for room where the disk is full."""
         return retry_until_disk_space(
             act,
-            what=what,
+            what=what or _("the image in work"),
             reporter=self.reporter,
             should_stop=self.requests.should_stop,
-            stopped=CancelledError("Stopped while the disk was full."),
+            stopped=CancelledError(_("Stopped while the disk was full.")),
         )

@@ -26,6 +26,7 @@ from studio.batches.folder import BatchFolder
 from studio.batches.ledger import Ledger, latest_row, ledger_files, read_rows, states_since
 from studio.core.errors import BatchError, CancelledError
 from studio.core.files import read_text
+from studio.core.language import _
 from studio.datasets.snapshot import sha256_of
 
 
@@ -53,7 +54,7 @@ class KnownItems:
             BatchError: where a ledger cannot be read.
         """
         for path in ledger_files(self.folder):
-            for seq, item, _ in states_since(path, self._seqs.get(path, 0)):
+            for seq, item, __ in states_since(path, self._seqs.get(path, 0)):
                 self._count += not self.flags[item]
                 self.flags[item] = 1
                 self._seqs[path] = seq
@@ -98,11 +99,11 @@ class Share:
         try:
             self._lock.acquire(blocking=False)
         except Timeout as error:
-            raise BatchError(f"{self.folder.name} is already running. Stop it first.") from error
+            raise BatchError(_("{name} is already running. Stop it first.", name=self.folder.name)) from error
         self._begun.write_bytes(b"")  # the folder's own clock tells what came before: machines' clocks differ
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self._lock.release()
 
     def is_own(self, item: int) -> bool:
@@ -169,16 +170,16 @@ def compare_pictures(
     """
     lost, stale, number = [], defaultdict[Path, list[int]](list), 0
     for found in read_rows(folder.ledgers):
-        latest = latest_row(row for _, row in found)
+        latest = latest_row(row for __, row in found)
         if latest.state != "done":
             continue
         if cancelled():
-            raise CancelledError("Stopped while images were compared with their records.")
+            raise CancelledError(_("Stopped while images were compared with their records."))
         digest = _digest(folder.root / latest.file)
         wrong = [path for path, row in found if row.state == "done" and row.sha256 != digest]
         for path in wrong:
             stale[path].append(latest.item)
-        if latest.sha256 != digest and not any(row.sha256 == digest for _, row in found):
+        if latest.sha256 != digest and not any(row.sha256 == digest for __, row in found):
             lost.append(latest.item)
         number += 1
         progress(number)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from studio.core.errors import EngineError
+from studio.core.language import N_, _, for_later
 from studio.core.paths import UserData
 from studio.core.settings import CompareSettings, ImagesSettings, ModelSettings, SmokeSettings
 from studio.engine.process.messages import (
@@ -50,7 +51,7 @@ from studio.images.smoke_report import latest_report
 logger = logging.getLogger(__name__)
 
 MAX_DEATHS = 3  # an engine that dies so often without carrying anything out is not started again by itself
-STOPPED_NOW = "The engine did not answer, so it was stopped and is starting again. Finished images are saved."
+STOPPED_NOW = N_("The engine did not answer, so it was stopped and is starting again. Finished images are saved.")
 
 
 class EngineClient:
@@ -84,8 +85,7 @@ class EngineClient:
             self._change(
                 phase="starting", pid=self._process.pid, facts=None, cancel_asked_at=None, download=None, lora_checks={}
             )
-            listener = threading.Thread(target=self._listen, args=(self._process,), name="engine-events", daemon=True)
-            listener.start()
+            threading.Thread(target=self._hear, args=(self._process,), name="engine-events", daemon=True).start()
             self._send(Load(settings=self._model))
 
     def load(self, model: ModelSettings) -> None:
@@ -97,7 +97,7 @@ class EngineClient:
         with self._lock:
             phase = self._view.phase
             if phase not in ("ready", "no model", "off", "gone"):
-                raise EngineError(f"The studio cannot load a model now: {PHASE_WORDS[phase]}")
+                raise EngineError(_("The studio cannot load a model now: {why}", why=_(PHASE_WORDS[phase])))
             self._requested = model
             if phase in ("off", "gone"):
                 self._model = model
@@ -147,8 +147,8 @@ class EngineClient:
             EngineError: where the engine does not wait for the device.
         """
         with self._lock:
-            if self._view.phase != "waiting":
-                raise EngineError(f"Nothing has to wait for the device now: {PHASE_WORDS[self._view.phase]}")
+            if (phase := self._view.phase) != "waiting":
+                raise EngineError(_("Nothing has to wait for the device now: {why}", why=_(PHASE_WORDS[phase])))
             self._change(keeps_runs=True)
 
     def forget_kept(self) -> None:
@@ -169,7 +169,7 @@ class EngineClient:
             EngineError: where the engine is not ready for it.
         """
         with self._lock:
-            self._require_ready("check the device")
+            self._view.require_ready(N_("check the device"))
             self._change(phase="device check", problem="")
             self._send(CheckDevice())
 
@@ -185,7 +185,7 @@ class EngineClient:
                 self._send(Cancel())
             elif view.phase in CANCELLABLE_PHASES and view.ignores_cancel:
                 self.stop()
-                self._change(**NOTHING_RUNS, problem=STOPPED_NOW)
+                self._change(**NOTHING_RUNS, problem=_(STOPPED_NOW))
                 self.start()
 
     def stop(self) -> None:
@@ -206,7 +206,7 @@ class EngineClient:
             elif isinstance(run, Generate) and self._view.phase in RUNNING_PHASES:
                 self._change(queue=self._view.queue.added(run))
             else:
-                self._require_ready(RUN_PURPOSES[type(run)])
+                self._view.require_ready(RUN_PURPOSES[type(run)])
 
     def _begin_next(self) -> None:
         """Begin what is kept, else the first in the queue; what went wrong before it stays to be read."""
@@ -234,10 +234,6 @@ class EngineClient:
         )
         self._send(run)
 
-    def _require_ready(self, purpose: str) -> None:
-        if problem := self._view.refusal(purpose):
-            raise EngineError(problem)
-
     def _send(self, request: Request) -> None:
         process = self._process
         assert process is not None and process.stdin is not None
@@ -250,6 +246,10 @@ class EngineClient:
     def _change(self, **changes: object) -> None:
         with self._lock:
             self._view = replace(self._view, **changes)  # type: ignore[arg-type]
+
+    def _hear(self, process: subprocess.Popen[bytes]) -> None:
+        with for_later():  # every page says what was heard in its own language
+            self._listen(process)
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         """Take in events until the engine's output ends, then say how it ended."""
@@ -268,10 +268,9 @@ class EngineClient:
             view = self._view
             if self._makes_room:  # a new engine waits until the device is free again
                 self._makes_room = False
-                owner = self._view.owner
                 self._change(step=None, preview_png=None, loras_in_check=frozenset())
                 self.start()
-                self._change(phase="waiting", owner=owner)  # so it will say itself in a moment
+                self._change(phase="waiting", owner=view.owner)  # so it will say itself in a moment
                 return
             problem = last_words(process.returncode, view.phase)
             self._change(phase="gone", pid=None, **NOTHING_RUNS, problem=problem)
@@ -279,7 +278,7 @@ class EngineClient:
             if view.facts is not None and self._deaths < MAX_DEATHS:  # it had started well, so it will again
                 self.start()
             else:
-                self._change(problem=problem + view.queue.lost_words, queue=view.queue.emptied())
+                self._change(problem=view.queue.with_losses(problem), queue=view.queue.emptied())
 
     def _take_in(self, event: Event) -> None:
         takers: dict[type[Event], Callable[..., None]] = {
@@ -337,7 +336,7 @@ class EngineClient:
             phase="ready" if event.facts else "no model",
             facts=event.facts,
             model=event.facts.model if event.facts else self._view.model,
-            problem=event.message if event.facts else event.message + self._view.queue.lost_words,
+            problem=event.message if event.facts else self._view.queue.with_losses(event.message),
             queue=self._view.queue if event.facts else self._view.queue.emptied(),
             device_part="",
             step=None,

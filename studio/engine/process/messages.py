@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from studio.core.language import language
 from studio.core.records import Record
 from studio.core.results import (
     DeviceCheck,
@@ -25,48 +26,54 @@ from studio.images.comparison import SavedComparison
 Picture = ValidPicture | InvalidPicture
 
 
-class Load(Record):
+class Asked(Record):
+    """What the page asks; answers are in the language of whoever asked."""
+
+    language: str = Field(default_factory=language)
+
+
+class Load(Asked):
     """Load a model, in place of the one before."""
 
     kind: Literal["load"] = "load"
     settings: ModelSettings
 
 
-class Smoke(Record):
+class Smoke(Asked):
     """Run the smoke test."""
 
     kind: Literal["smoke"] = "smoke"
     settings: SmokeSettings
 
 
-class CheckDevice(Record):
+class CheckDevice(Asked):
     """Check the device against the CPU."""
 
     kind: Literal["check_device"] = "check_device"
 
 
-class Generate(Record):
+class Generate(Asked):
     """Make some images."""
 
     kind: Literal["generate"] = "generate"
     settings: ImagesSettings
 
 
-class Compare(Record):
+class Compare(Asked):
     """Make images with the LoRAs of two sides."""
 
     kind: Literal["compare"] = "compare"
     settings: CompareSettings
 
 
-class CheckLora(Record):
+class CheckLora(Asked):
     """Read a LoRA of the library against the loaded model, without attaching it."""
 
     kind: Literal["check_lora"] = "check_lora"
     name: str
 
 
-class Cancel(Record):
+class Cancel(Asked):
     """Stop the running task at its next step."""
 
     kind: Literal["cancel"] = "cancel"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from studio.core.errors import EngineError
-from studio.core.text import counted
+from studio.core.language import _, ngettext
 from studio.engine.process.messages import Generate
 
 MAX_QUEUED = 16
@@ -28,10 +28,13 @@ class RunQueue:
     def is_full(self) -> bool:
         return len(self.waiting) >= MAX_QUEUED
 
-    @property
-    def lost_words(self) -> str:
-        """What is added to the reason for which none of them will be made; "" where none waits."""
-        return f" {counted(len(self.waiting), 'queued request')} dropped." if self.waiting else ""
+    def with_losses(self, reason: str) -> str:
+        """The reason for which none of them will be made, and how many that are; the reason alone where none waits."""
+        if not self.waiting:
+            return reason
+        num_lost = len(self.waiting)
+        lost = ngettext("{num:,} queued request dropped.", "{num:,} queued requests dropped.", num_lost, num=num_lost)
+        return _("{reason} {lost}", reason=reason, lost=lost)
 
     def added(self, run: Generate) -> "RunQueue":
         """With one more at its end.
@@ -40,7 +43,12 @@ class RunQueue:
             EngineError: where it is full.
         """
         if self.is_full:
-            raise EngineError(f"{MAX_QUEUED} requests are queued already. Remove one, or wait until the next begins.")
+            raise EngineError(
+                _(
+                    "{num} requests are queued already. Remove one, or wait until the next begins.",
+                    num=MAX_QUEUED,
+                )
+            )
         number = self.last_number + 1
         return RunQueue((*self.waiting, QueuedRun(number, run)), number)
 
@@ -52,7 +60,7 @@ class RunQueue:
         """
         rest = tuple(queued for queued in self.waiting if queued.number != number)
         if len(rest) == len(self.waiting):
-            raise EngineError("Nothing was removed: this request has begun, or is no longer in the queue.")
+            raise EngineError(_("Nothing was removed: this request has begun, or is no longer in the queue."))
         return replace(self, waiting=rest)
 
     def emptied(self) -> "RunQueue":

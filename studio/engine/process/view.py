@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
+from studio.core.errors import EngineError
+from studio.core.language import N_, _
 from studio.core.paths import UserData
 from studio.core.results import DeviceCheck, EngineFacts, ImagesReport, MadeImage, MemorySample, SavedReport
 from studio.core.settings import SmokeSettings
@@ -132,16 +134,25 @@ class EngineView:
         """The same for images, which also wait behind what runs."""
         return self.takes_runs or (self.phase in RUNNING_PHASES and not self.queue.is_full)
 
-    def refusal(self, purpose: str) -> str:
-        """Why the engine cannot do something at once, in a sentence; empty where it can.
+    def require_ready(self, purpose: str) -> None:
+        """Make sure that the engine can do something at once.
 
         Args:
             purpose: what is asked of it, as in `RUN_PURPOSES`.
+
+        Raises:
+            EngineError: where it cannot.
         """
         if self.kept is not None:
-            waits = RUN_PURPOSES[type(self.kept)]
-            return f"The studio cannot {purpose} now: it waits for the device, to {waits}. Cancel that first."
-        return "" if self.phase == "ready" else f"The studio cannot {purpose} now: {PHASE_WORDS[self.phase]}"
+            refusal = _(
+                "The studio cannot {purpose} now: it waits for the device, to {kept}. Cancel that first.",
+                purpose=_(purpose),
+                kept=_(RUN_PURPOSES[type(self.kept)]),
+            )
+            raise EngineError(refusal)
+        if self.phase != "ready":
+            why = _(PHASE_WORDS[self.phase])
+            raise EngineError(_("The studio cannot {purpose} now: {why}", purpose=_(purpose), why=why))
 
     def preview_with(self, step: Step) -> str | None:
         """The preview to show after a step: its own, else the one before as long as it is of the same image."""
@@ -204,18 +215,33 @@ def size_note(view: EngineView, model: str, *, width: int, height: int, num_step
     ratio = width * height / (shape.width * shape.height)
     if ratio < LARGE:
         return ""
-    size = f"{width} × {height} is {ratio:.3g} times the area of the model's own {shape.width} × {shape.height}"
+    own, size = f"{shape.width} × {shape.height}", f"{width} × {height}"
+    size = _("{size} is {ratio:.3g} times the area of the model's own {own}", size=size, ratio=ratio, own=own)
     if not num_steps:
-        return (
-            f"{size}: each training image takes at least {ratio:.3g} times the time and memory of one of that size (an "
-            "estimate). “Preflight” measures them."
+        return _(
+            "{size}: each training image takes at least {ratio:.3g} times the time and memory of "
+            "one of that size (an estimate). “Preflight” measures them.",
+            size=size,
+            ratio=ratio,
         )
-    memory = f"about {gigabytes(shape.image_bytes(width=width, height=height))} of memory beside the model"
+    memory = gigabytes(shape.image_bytes(width=width, height=height))
     pace = _seconds_per_pixel_step(view, model)
     if pace is None:
-        return f"{size}: an image takes at least {ratio:.3g} times as long, and {memory} (an estimate)."
+        return _(
+            "{size}: an image takes at least {ratio:.3g} times as long, and about {memory} of memory beside "
+            "the model (an estimate).",
+            size=size,
+            ratio=ratio,
+            memory=memory,
+        )
     seconds = pace * num_steps * width * height
-    return f"{size}: an image takes at least {duration(seconds)}, by the pace of the last one here, and {memory}."
+    return _(
+        "{size}: an image takes at least {time}, by the pace of the last one here, and about {memory} of "
+        "memory beside the model.",
+        size=size,
+        time=duration(seconds),
+        memory=memory,
+    )
 
 
 def _seconds_per_pixel_step(view: EngineView, model: str) -> float | None:
@@ -232,25 +258,25 @@ def _seconds_per_pixel_step(view: EngineView, model: str) -> float | None:
     if report is None or report.engine.model not in names or not report.valid_pictures:
         return None
     picture = report.valid_pictures[-1]
-    height, width, _ = picture.shape
+    height, width, __ = picture.shape
     return picture.timings.total_seconds / (len(picture.timings.step_seconds) * width * height)
 
 
 PHASE_WORDS: dict[Phase, str] = {
-    "off": "the engine is not running.",
-    "starting": "the engine is starting.",
-    "waiting": "another program is using the device.",
-    "loading": "the model is being loaded.",
-    "ready": "it is ready.",
-    "smoke test": "the smoke test is running.",
-    "generating": "images are being made.",
-    "comparing": "a comparison is running.",
-    "device check": "the device check is running.",
-    "no model": "no model is loaded.",
-    "gone": "the engine is gone; start it again first.",
+    "off": N_("the engine is not running."),
+    "starting": N_("the engine is starting."),
+    "waiting": N_("another program is using the device."),
+    "loading": N_("the model is being loaded."),
+    "ready": N_("it is ready."),
+    "smoke test": N_("the smoke test is running."),
+    "generating": N_("images are being made."),
+    "comparing": N_("a comparison is running."),
+    "device check": N_("the device check is running."),
+    "no model": N_("no model is loaded."),
+    "gone": N_("the engine is gone; start it again first."),
 }
 
-RUN_PURPOSES: dict[type[Run], str] = {Smoke: "run the smoke test", Generate: "generate", Compare: "compare"}
+RUN_PURPOSES: dict[type[Run], str] = {Smoke: N_("run the smoke test"), Generate: N_("generate"), Compare: N_("compare")}
 RUN_PHASES: dict[type[Run], Phase] = {Smoke: "smoke test", Generate: "generating", Compare: "comparing"}
 
 
@@ -263,25 +289,27 @@ def nothing_yet(run: Run) -> dict[str, object]:
     return {"comparison": None}
 
 
-_DURING: dict[Phase, str] = {
-    "smoke test": " during the smoke test",
-    "device check": " during the device check",
-    "generating": " while making images",
-    "comparing": " during the comparison",
+_STOPPED: dict[Phase, str] = {
+    "smoke test": N_("The engine stopped during the smoke test"),
+    "device check": N_("The engine stopped during the device check"),
+    "generating": N_("The engine stopped while making images"),
+    "comparing": N_("The engine stopped during the comparison"),
 }
 SIGKILL = 9  # by number: Windows has no such name
 
 
 def last_words(return_code: int, doing: Phase) -> str:
     """Why the engine process ended, for the user."""
-    during = _DURING.get(doing, "")
+    stopped = _(_STOPPED.get(doing, N_("The engine stopped")))
     if return_code == -SIGKILL:
-        why = "it was killed, most likely by the system because memory ran out. Close other programs before you retry."
+        why = _(
+            "it was killed, most likely by the system because memory ran out. Close other programs before you retry."
+        )
     elif return_code < 0:
-        why = f"it crashed ({signal.Signals(-return_code).name})."
+        why = _("it crashed ({signal}).", signal=signal.Signals(-return_code).name)
     else:
-        why = f"it ended with code {return_code}."
-    return f"The engine stopped{during}: {why} Finished images are saved; the log is logs/engine.log."
+        why = _("it ended with code {code}.", code=return_code)
+    return _("{stopped}: {why} Finished images are saved; the log is logs/engine.log.", stopped=stopped, why=why)
 
 
 LOG_LIMIT_BYTES = 2**20

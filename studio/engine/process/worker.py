@@ -21,6 +21,7 @@ from PIL import Image
 
 from studio.core.errors import ModelError, RunError, StudioError, error_message, system_error_message
 from studio.core.files import write_atomically
+from studio.core.language import N_, _, speaking
 from studio.core.paths import UserData
 from studio.core.results import InvalidPicture, ValidPicture
 from studio.core.settings import ModelSettings
@@ -140,13 +141,17 @@ class EngineProcess:
                 continue
             if request is None:
                 return
-            try:
-                self._carry_out(request)
-            except StudioError as error:
-                self._report(Failed(message=str(error), facts=self._manager.facts))
-            except Exception as error:  # the one boundary of this process: told, logged, and it lives on
-                logging.exception("A request failed")
-                self._report(Failed(message=system_error_message(error), facts=self._manager.facts))
+            with speaking(request.language):
+                self._answer(request)
+
+    def _answer(self, request: Request) -> None:
+        try:
+            self._carry_out(request)
+        except StudioError as error:
+            self._report(Failed(message=str(error), facts=self._manager.facts))
+        except Exception as error:  # the one boundary of this process: told, logged, and it lives on
+            logging.exception("A request failed")
+            self._report(Failed(message=system_error_message(error), facts=self._manager.facts))
 
     def _carry_out(self, request: Request) -> None:
         if isinstance(request, Load):
@@ -197,8 +202,12 @@ class EngineProcess:
         try:
             self._manager.load(model)
         except LOAD_ERRORS as error:
-            return f"{model.model}, which was loaded before, cannot be loaded again either: {error_message(error)}"
-        return f"{model.model}, which was loaded before, is loaded again."
+            return _(
+                "{model}, which was loaded before, cannot be loaded again either: {reason}",
+                model=model.model,
+                reason=error_message(error),
+            )
+        return _("{model}, which was loaded before, is loaded again.", model=model.model)
 
     def _keep_tokenizer(self) -> Path:
         file = self._user_data.cache / "tokenizer.json"
@@ -293,7 +302,7 @@ def _take_device(lock: DeviceLock, user_data: UserData, output: BinaryIO) -> Non
     reported = ""
     while True:
         other = lock.waited_for_by()
-        if other is None and not _queue_goes_on(user_data) and lock.acquire("LoRA Studio's page"):
+        if other is None and not _queue_goes_on(user_data) and lock.acquire(N_("LoRA Studio's page")):
             break
         owner = str(other or lock.owner())
         if owner != reported:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from studio.core.language import N_, _
 from studio.core.records import Record
 from studio.images.scores.colour import MAX_WORDS, ColourScore, plain_name, rgb_of, score_colour, subject_colour
 from studio.images.scores.likeness import NearestIndex, NearestPicture, describe
@@ -44,8 +45,7 @@ _GROUNDS_WHERE_PLACED = _words("studio room scene canvas wood light sheet cloth 
 """Grounds after `on a white` or `in a white` only: canvas is what a shoe is made of, too."""
 _PARTS = _words(
     "sole soles outsole outsoles midsole midsoles laces shoelaces stripe stripes straps buckle buckles trim trims logo "
-    "logos detail details accent accents lining stitching stitches tongue swoosh zip zipper buttons dots shadow "
-    "shadows"
+    "logos detail details accent accents lining stitching stitches tongue swoosh zip zipper buttons dots shadow shadows"
 )
 _MADE_OF = _words("rubber gum leather canvas suede plastic metal contrast thick thin")
 _ON = _words("on onto against over before upon atop")
@@ -117,7 +117,7 @@ def _is_part(tokens: Sequence[str], end: int) -> bool:
     return bool(after) and after[0] in _PARTS
 
 
-NO_COLOUR_WORD = "The prompt names no colour for its subject."
+NO_COLOUR_WORD = N_("The prompt names no colour for its subject.")
 MIN_SIDE = 16
 
 
@@ -175,7 +175,7 @@ def score_picture(
 def _colour(working: WorkingPicture, subject: Subject, prompt: str) -> tuple[ColourScore | None, str]:
     asked = asked_colours(prompt)
     if not asked:
-        return None, NO_COLOUR_WORD
+        return None, _(NO_COLOUR_WORD)
     if subject.material_HW is None:
         return None, subject.reason
     return score_colour(subject_colour(working.lab_HWC, subject.material_HW), asked), ""

@@ -20,6 +20,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from studio.core.errors import DatasetError, PictureFileError
+from studio.core.language import _
 from studio.core.records import Record
 from studio.images.decoding import open_rgb
 from studio.images.scores.colour import rgb_to_lab
@@ -219,8 +220,9 @@ class NearestIndex:
                 descriptors.append(describe(working, find_subject(working)))
             on_picture(number)
         if not read:
-            reason = f" The first: {unreadable[0].name}. {unreadable[0].reason}" if unreadable else ""
-            raise DatasetError(f"There is no training image to compare with.{reason}")
+            said = [_("There is no training image to compare with.")]
+            said += [_("The first: {name}. {reason}", name=first.name, reason=first.reason) for first in unreadable[:1]]
+            raise DatasetError(" ".join(said))
         return _index(tuple(read), tuple(unreadable), descriptors)
 
     def find(self, descriptor: Descriptor) -> NearestPicture:

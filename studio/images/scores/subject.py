@@ -24,6 +24,7 @@ from PIL import Image
 from pydantic import Field
 from scipy import ndimage
 
+from studio.core.language import _
 from studio.core.records import Record
 from studio.images.scores.colour import rgb_to_lab
 
@@ -59,7 +60,7 @@ def border_mask(height: int, width: int) -> NDArray[np.bool_]:
 
 def measure_border(picture_HWC: NDArray[np.uint8]) -> Border:
     """Look at the border of a uint8 RGB image, at its full size."""
-    height, width, _ = picture_HWC.shape
+    height, width, __ = picture_HWC.shape
     edge = border_width(height, width)
     middle = picture_HWC[edge:-edge]
     strips = (picture_HWC[:edge], picture_HWC[-edge:], middle[:, :edge], middle[:, -edge:])
@@ -114,13 +115,13 @@ def _from_clusters(lab_HWC: Floats, samples_NC: Floats, noise_C: Floats) -> Floa
 def _cluster(samples_NC: Floats) -> NDArray[np.intp]:
     """k-means; the first centres lie far apart, and nothing is left to chance."""
     centres_KC = np.median(samples_NC, axis=0)[None]
-    for _ in range(NUM_CLUSTERS - 1):
+    for __ in range(NUM_CLUSTERS - 1):
         apart_N = _squared_distances(samples_NC, centres_KC).min(axis=1)
         rank = int(len(apart_N) * _FAR_PERCENTILE / 100)
         farthest = np.argsort(apart_N, kind="stable")[min(rank, len(apart_N) - 1)]
         centres_KC = np.concatenate([centres_KC, samples_NC[farthest][None]])
     labels_N = _squared_distances(samples_NC, centres_KC).argmin(axis=1)
-    for _ in range(_ROUNDS):
+    for __ in range(_ROUNDS):
         for label in np.unique(labels_N):
             centres_KC[label] = samples_NC[labels_N == label].mean(axis=0)
         labels_N = _squared_distances(samples_NC, centres_KC).argmin(axis=1)
@@ -134,13 +135,13 @@ def _squared_distances(samples_NC: Floats, centres_KC: Floats) -> Floats:
 
 def _from_surface(lab_HWC: Floats, ground_HW: NDArray[np.bool_], noise_C: Floats) -> Floats:
     """From a quadratic in x and y for each channel, by least squares that forget outliers (Cauchy weights, squared)."""
-    height, width, _ = lab_HWC.shape
+    height, width, __ = lab_HWC.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     terms_HWT = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
     stride = max(1, int(ground_HW.sum()) // (2 * _MAX_SAMPLES))
     terms_NT, values_NC = terms_HWT[ground_HW][::stride], lab_HWC[ground_HW][::stride]
     weights_N = np.ones(len(terms_NT), np.float32)
-    for _ in range(_FITS):
+    for __ in range(_FITS):
         weighted_NT = terms_NT * weights_N[:, None]
         surface_TC = np.linalg.solve(weighted_NT.T @ terms_NT + 1e-3 * np.eye(6), weighted_NT.T @ values_NC)
         off_NC = values_NC - terms_NT @ surface_TC.astype(np.float32)
@@ -171,7 +172,7 @@ class WorkingPicture:
 
 def make_working(picture_HWC: NDArray[np.uint8]) -> WorkingPicture:
     """Average a uint8 RGB image down."""
-    height, width, _ = picture_HWC.shape
+    height, width, __ = picture_HWC.shape
     scale = WORKING_SIDE / min(height, width)
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -318,7 +319,7 @@ def _largest_parts(mask_HW: Mask) -> Mask:
 def _why_none(mask_HW: Mask, border_HW: Mask) -> str:
     share = float(mask_HW.mean())
     if share < MIN_SUBJECT_SHARE:
-        return "No subject stands out from the background: there is none, or it has the background's colours."
+        return _("No subject stands out from the background: there is none, or it has the background's colours.")
     if share > MAX_SUBJECT_SHARE or float(mask_HW[border_HW].mean()) > MAX_BORDER_SHARE:
-        return "No background is visible at the border: the subject fills the image, or the background is too busy."
+        return _("No background is visible at the border: the subject fills the image, or the background is too busy.")
     return ""

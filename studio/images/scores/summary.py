@@ -6,10 +6,13 @@ From the scores of single images to those of a set.
 from collections.abc import Iterable
 from typing import Literal
 
+from studio.core.language import N_, _
 from studio.core.records import Record
 from studio.core.text import counted
 
 Likeness = Literal["as a copy", "close", "of its own"]
+LIKENESSES = (N_("as a copy"), N_("close"), N_("of its own"))
+"""The same as messages: where one is shown, it is `_(likeness)`."""
 
 WHITE_SHARE = 0.95
 """Of the border: from here on a ground is white."""
@@ -67,39 +70,57 @@ class ScoreSummary(Record):
     def sentences(self) -> tuple[str, ...]:
         """What was found, a sentence for each score."""
         if not self.num_pictures:
-            return ("There is no image to score.",)
+            return (_("There is no image to score."),)
         return tuple(filter(None, (self._of_ground(), *self._of_place(), self._of_colour(), *self._of_rest())))
 
     def _of_ground(self) -> str:
         assert self.whiteness is not None
-        return (
-            f"White backgrounds: {self.num_white:,} of {counted(self.num_pictures, 'image')}; "
-            f"{self.whiteness.mean:.0%} of the border is white on average."
+        return _(
+            "White backgrounds: {num_white:,} of {images}; {mean:.0%} of the border is white on average.",
+            num_white=self.num_white,
+            images=counted(self.num_pictures, "image", "images"),
+            mean=self.whiteness.mean,
         )
 
     def _of_place(self) -> Iterable[str]:
         if self.offset is not None:
             yield (
-                f"In the middle: {self.num_centred:,} of {counted(self.offset.count, 'subject')}; the median centroid "
-                f"is {self.offset.median:.1%} of the shorter side away from it."
+                _(
+                    "In the middle: {num_centred:,} of {subjects}; the median centroid is {median:.1%} "
+                    "of the shorter side away from it.",
+                    num_centred=self.num_centred,
+                    subjects=counted(self.offset.count, "subject", "subjects"),
+                    median=self.offset.median,
+                )
             )
         if self.num_without_subject:
-            yield f"No subject can be told from the background in {counted(self.num_without_subject, 'image')}."
+            yield _(
+                "No subject can be told from the background in {images}.",
+                images=counted(self.num_without_subject, "image", "images"),
+            )
 
     def _of_colour(self) -> str:
         if self.colour_difference is None:
-            return "No prompt names a colour for its subject, or no subject was found: colours were not compared."
-        return (
-            f"The asked colour: {self.num_named_right:,} of {counted(self.colour_difference.count, 'subject')} are "
-            f"nearest to it; the median difference is {self.colour_difference.median:.1f} ΔE."
+            return _("No prompt names a colour for its subject, or no subject was found: colours were not compared.")
+        return _(
+            "The asked colour: {num_named_right:,} of {subjects} are nearest to it; the median "
+            "difference is {median:.1f} ΔE.",
+            num_named_right=self.num_named_right,
+            subjects=counted(self.colour_difference.count, "subject", "subjects"),
+            median=self.colour_difference.median,
         )
 
     def _of_rest(self) -> Iterable[str]:
         if self.sharpness is not None:
-            yield f"Sharpness: {self.sharpness.median:.2f} (median)."
+            yield _("Sharpness: {median:.2f} (median).", median=self.sharpness.median)
         if self.nearest is not None:
             yield (
-                f"Training images: {self.num_copies:,} as a copy, {self.num_close:,} close, "
-                f"{self.nearest.count - self.num_copies - self.num_close:,} of their own; the median distance is "
-                f"{self.nearest.median:.2f} (0 is a copy, 1 are two images at random)."
+                _(
+                    "Training images: {num_copies:,} as a copy, {num_close:,} close, {count:,} of their "
+                    "own; the median distance is {median:.2f} (0 is a copy, 1 are two images at random).",
+                    num_copies=self.num_copies,
+                    num_close=self.num_close,
+                    count=self.nearest.count - self.num_copies - self.num_close,
+                    median=self.nearest.median,
+                )
             )

@@ -10,10 +10,11 @@ from pathlib import Path
 from PIL import Image
 
 from studio.core.files import open_file, write_atomically
+from studio.core.language import _
 from studio.training.folder import RunFolder
 from studio.training.report.curves import curves_section, pictures_section
 from studio.training.report.facts import RunFacts, read_facts
-from studio.training.report.outcome import first_sentences, key_figures
+from studio.training.report.outcome import STATE_WORDS, first_sentences, key_figures
 from studio.training.report.parts import (
     Items,
     Part,
@@ -32,9 +33,9 @@ from studio.training.report.sections import (
     effect_section,
     files_section,
     machine_section,
-    moment,
     report_section,
     settings_section,
+    zoned_moment,
 )
 
 MARKDOWN_NAME = "report.md"
@@ -72,16 +73,21 @@ def make_report(facts: RunFacts) -> Report:
         command_section(facts),
     ]
     if facts.missing:
-        sections.insert(0, Section("Missing information", (Items(facts.missing),)))
+        sections.insert(0, Section(_("Missing information"), (Items(facts.missing),)))
     return Report(
-        title=f"Training of {facts.name}",
+        title=_("Training of {name}", name=facts.name),
         state=facts.status.state,
+        state_words=_(STATE_WORDS[facts.status.state]),
         first=first_sentences(facts),
         figures=key_figures(facts),
         sections=tuple(sections),
         got_worse=facts.comparison is not None and bool(facts.comparison.worse),
         note=facts.label.note,
-        written=f"Written on {moment(facts.read_at)} from the folder of the run {facts.run.name}.",
+        written=_(
+            "Written on {when} from the folder of the run {name}.",
+            when=zoned_moment(facts.read_at),
+            name=facts.run.name,
+        ),
     )
 
 
@@ -119,7 +125,7 @@ def _picture(cell: Picture | None, encode: Callable[[str], str]) -> Picture | No
     if cell is None or not cell.file:
         return cell
     url = encode(cell.file)
-    return replace(cell, inside=url) if url else Picture("", "cannot be read")
+    return replace(cell, inside=url) if url else Picture("", _("cannot be read"))
 
 
 def _data_url(run: RunFolder, file: str) -> str:

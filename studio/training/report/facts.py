@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from studio.core.errors import DatasetError, RunError, SettingsError
 from studio.core.files import read_file
+from studio.core.language import _
 from studio.core.records import Label, read_label
 from studio.datasets.snapshot import Snapshot, read_snapshot
 from studio.jobs.events import JobEvent, MemoryEvent, ResumedEvent, StateEvent
@@ -139,7 +140,7 @@ def read_facts(run: RunFolder, *, now: datetime) -> RunFacts:
     missing: list[str] = []
     events = read_events(run.events)
     if not events:
-        missing.append("events.jsonl is not there or empty: no step, loss or memory is known.")
+        missing.append(_("events.jsonl is not there or empty: no step, loss or memory is known."))
     return RunFacts(
         run=run,
         label=_label(run, missing),
@@ -197,9 +198,11 @@ def _settings(run: RunFolder, missing: list[str]) -> TrainingSettings | None:
     try:
         return TrainingSettings.model_validate_json(read_file(run.settings))
     except FileNotFoundError:
-        missing.append("settings.json is not there: what was wanted is not known.")
+        missing.append(_("settings.json is not there: what was wanted is not known."))
     except (OSError, ValidationError) as error:
-        missing.append(f"settings.json cannot be read ({type(error).__name__}): what was wanted is not known.")
+        missing.append(
+            _("settings.json cannot be read ({name}): what was wanted is not known.", name=type(error).__name__)
+        )
     return None
 
 
@@ -210,12 +213,12 @@ def _status(run: RunFolder, events: Sequence[AnyEvent], missing: list[str]) -> R
     )
     if not run.status.is_file():
         if reported:
-            missing.append("status.json is not there: the state is the last one reported.")
+            missing.append(_("status.json is not there: the state is the last one reported."))
         return from_events
     try:
         return read_status(run)
     except RunError as error:
-        missing.append(f"{error} The state here is the last one reported.")
+        missing.append(_("{error} The state here is the last one reported.", error=error))
         return from_events
 
 
@@ -226,13 +229,13 @@ def _plan(run: RunFolder, missing: list[str]) -> TrainingPlan | None:
         missing.append(str(error))
         return None
     if plan is None:
-        missing.append("plan.json is not there: the run decided nothing yet, so machine and versions are not known.")
+        missing.append(_("plan.json is not there: the run decided nothing yet, so machine and versions are not known."))
     return plan
 
 
 def _snapshot(run: RunFolder, missing: list[str]) -> Snapshot | None:
     if not run.dataset.is_file():
-        missing.append("dataset.jsonl is not there: which images are trained on is not known.")
+        missing.append(_("dataset.jsonl is not there: which images are trained on is not known."))
         return None
     try:
         return read_snapshot(run.dataset)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from studio.core.language import N_, _, number
 from studio.core.text import duration, gigabytes
 from studio.jobs.folder import RunState
 from studio.training.events import FinishedEvent, HeldOutEvent, ProposalEvent
@@ -11,14 +12,27 @@ from studio.training.report.facts import RunFacts
 NO_CHANGE = 0.005  # images, timesteps and noise are fixed, so that half a percent is more than chance
 
 _BEGINNINGS: dict[RunState, str] = {
-    "finished": "Finished",
-    "stopped": "Stopped early",
-    "paused": "Paused",
-    "failed": "Failed",
-    "waiting": "Waiting to start or continue",
-    "preparing": "In preparation when this was written",
-    "running": "Still running when this was written",
-    "sampling": "Still running when this was written",
+    "finished": N_("Finished"),
+    "stopped": N_("Stopped early"),
+    "paused": N_("Paused"),
+    "failed": N_("Failed"),
+    "waiting": N_("Waiting to start or continue"),
+    "preparing": N_("In preparation when this was written"),
+    "running": N_("Still running when this was written"),
+    "sampling": N_("Still running when this was written"),
+}
+
+
+STATE_WORDS: dict[RunState, str] = {
+    "new": N_("new"),
+    "waiting": N_("waiting"),
+    "preparing": N_("preparing"),
+    "running": N_("running"),
+    "sampling": N_("sampling"),
+    "paused": N_("paused"),
+    "stopped": N_("stopped"),
+    "finished": N_("finished"),
+    "failed": N_("failed"),
 }
 
 
@@ -43,12 +57,13 @@ class LossChange:
 
     @property
     def words(self) -> str:
-        return f"from {self.first:.4f} to {self.last:.4f} ({percent(self.share)})"
+        change = percent(self.share)
+        return _("from {first:.4f} to {last:.4f} ({change})", first=self.first, last=self.last, change=change)
 
 
 def percent(share: float) -> str:
     """`−7.2 %`; `no number` where it is none."""
-    return f"{100 * share:+.1f} %".replace("-", "−") if math.isfinite(share) else "no number"
+    return f"{number(100 * share, '+.1f')} %".replace("-", "−") if math.isfinite(share) else _("no number")
 
 
 def first_sentences(facts: RunFacts) -> tuple[str, ...]:
@@ -62,13 +77,27 @@ def first_sentences(facts: RunFacts) -> tuple[str, ...]:
 
 def how_far(facts: RunFacts) -> str:
     """State, steps, time, and why a run ended early."""
-    status = facts.status
-    of_all = f" of {facts.num_steps:,}" if facts.num_steps else ""
+    status, wanted = facts.status, facts.num_steps
     if status.state == "new":
-        return f"Not started: no step{of_all} is done."
-    sentence = f"{_BEGINNINGS[status.state]}: {facts.step:,}{of_all} steps are done, in {duration(facts.seconds)}."
+        if wanted:
+            return _("Not started: no step of {wanted:,} is done.", wanted=wanted)
+        return _("Not started: no step is done.")
+    beginning, time = _(_BEGINNINGS[status.state]), duration(facts.seconds)
+    if wanted:
+        sentence = _(
+            "{beginning}: {step:,} of {wanted:,} steps are done, in {time}.",
+            beginning=beginning,
+            step=facts.step,
+            wanted=wanted,
+            time=time,
+        )
+    else:
+        sentence = _(
+            "{beginning}: {step:,} steps are done, in {time}.", beginning=beginning, step=facts.step, time=time
+        )
     if status.message and status.state != "finished":
-        sentence += f" The run says: {status.message}"
+        said = _("The run says: {message}", message=status.message)
+        return f"{sentence} {said}"
     return sentence
 
 
@@ -76,17 +105,30 @@ def loss_sentences(facts: RunFacts) -> tuple[str, ...]:
     """How held-out and trained loss changed, what that means, and whether an earlier step was better."""
     looks = facts.held_out
     if not looks:
-        return ("The loss of fixed images was not measured: whether the run learned is not known.",)
+        return (_("The loss of fixed images was not measured: whether the run learned is not known."),)
     if len(looks) == 1:
-        return (
-            f"The loss of fixed images was measured once, at step {looks[0].step:,}: a change needs two measurements.",
+        once = _(
+            "The loss of fixed images was measured once, at step {step:,}: a change needs two measurements.",
+            step=looks[0].step,
         )
+        return (once,)
     trained, held_out = trained_change(looks), held_out_change(looks)
-    between = f"From step {looks[0].step:,} to step {looks[-1].step:,}"
     if held_out is None:
-        measured = f"{between} the loss of trained images went {trained.words}; nothing was held out."
+        measured = _(
+            "From step {first:,} to step {last:,} the loss of trained images went {change}; nothing was held out.",
+            first=looks[0].step,
+            last=looks[-1].step,
+            change=trained.words,
+        )
         return (f"{measured} {_meaning_without(trained)}",)
-    measured = f"{between} the loss of held-out images went {held_out.words}, that of trained ones {trained.words}."
+    measured = _(
+        "From step {first:,} to step {last:,} the loss of held-out images went {held_out}, that of trained ones "
+        "{trained}.",
+        first=looks[0].step,
+        last=looks[-1].step,
+        held_out=held_out.words,
+        trained=trained.words,
+    )
     return (measured, _meaning(held_out, trained), *_better_before(facts))
 
 
@@ -103,28 +145,34 @@ def held_out_change(looks: list[HeldOutEvent]) -> LossChange | None:
 
 def _meaning(held_out: LossChange, trained: LossChange) -> str:
     if not (math.isfinite(held_out.last) and math.isfinite(trained.last)):
-        return "The loss is no longer a number: the run diverged. Try a lower learning rate."
+        return _("The loss is no longer a number: the run diverged. Try a lower learning rate.")
     if held_out.rose and trained.rose:
-        return "Both losses got worse: the run forgets more than it learns. Try a lower learning rate."
+        return _("Both losses got worse: the run forgets more than it learns. Try a lower learning rate.")
     if held_out.fell and trained.fell:
-        return "Both losses improved: the LoRA generalises to unseen images."
+        return _("Both losses improved: the LoRA generalises to unseen images.")
     if trained.fell:
-        worse = " and the held-out loss got worse" if held_out.rose else ""
-        advice = "Fewer steps, a lower rank or more images help."
-        return f"Only the training loss improved{worse}: the run is memorising. {advice}"
+        meaning, advice = (
+            _("Only the training loss improved: the run is memorising."),
+            _("Fewer steps, a lower rank or more images help."),
+        )
+        if held_out.rose:
+            meaning = _("Only the training loss improved and the held-out loss got worse: the run is memorising.")
+        return f"{meaning} {advice}"
     if held_out.fell:
-        return "Only the held-out loss improved, which is unusual: those images may be easier."
+        return _("Only the held-out loss improved, which is unusual: those images may be easier.")
     if held_out.rose or trained.rose:
-        return "Nothing got better, and one side got worse. Try a lower learning rate."
-    return "Neither loss changed by more than 0.5 %: nothing learned so far. Try more steps or a higher learning rate."
+        return _("Nothing got better, and one side got worse. Try a lower learning rate.")
+    return _(
+        "Neither loss changed by more than 0.5 %: nothing learned so far. Try more steps or a higher learning rate."
+    )
 
 
 def _meaning_without(trained: LossChange) -> str:
     if trained.rose:
-        return "It got worse: try a lower learning rate."
+        return _("It got worse: try a lower learning rate.")
     if trained.fell:
-        return "It got better; whether images that were never seen did too is not known."
-    return "It did not change by more than 0.5 %: nothing has been learned so far."
+        return _("It got better; whether images that were never seen did too is not known.")
+    return _("It did not change by more than 0.5 %: nothing has been learned so far.")
 
 
 def _better_before(facts: RunFacts) -> tuple[str, ...]:
@@ -137,10 +185,16 @@ def _better_before(facts: RunFacts) -> tuple[str, ...]:
         return ()
     kept = [c.step for c in facts.checkpoints if (facts.run.root / c.folder).is_dir()]
     nearest = min(kept, key=lambda other: abs(other - step), default=None)
-    advice = f" The nearest checkpoint on the disk is that of step {nearest:,}." if nearest is not None else ""
-    return (
-        f"The held-out loss was lowest at step {step:,} ({lowest:.4f}), {percent(since.share)} since then.{advice}",
+    best = _(
+        "The held-out loss was lowest at step {step:,} ({lowest:.4f}), {change} since then.",
+        step=step,
+        lowest=lowest,
+        change=percent(since.share),
     )
+    if nearest is None:
+        return (best,)
+    saved = _("The nearest checkpoint on the disk is that of step {nearest:,}.", nearest=nearest)
+    return (f"{best} {saved}",)
 
 
 def key_figures(facts: RunFacts) -> tuple[tuple[str, str], ...]:
@@ -148,19 +202,22 @@ def key_figures(facts: RunFacts) -> tuple[tuple[str, str], ...]:
     looks, median = facts.held_out, facts.median_step_seconds
     held_out = held_out_change(looks) if looks else None
     peak = facts.peak_accelerator_bytes
+    steps, wanted = number(facts.step), facts.num_steps
+    if wanted is not None and wanted != facts.step:
+        steps = _("{step:,} of {wanted:,}", step=facts.step, wanted=wanted)
     figures = [
-        ("Steps", f"{facts.step:,}" + ("" if facts.num_steps in (None, facts.step) else f" of {facts.num_steps:,}")),
-        ("Working time", duration(facts.seconds)),
-        ("Step time, median", duration_of_step(median)),
-        ("Held-out loss", percent(held_out.share) if held_out else "–"),
-        ("Trained loss", percent(trained_change(looks).share) if len(looks) > 1 else "–"),
-        ("Peak memory", gigabytes(facts.peak_process_bytes)),
+        (_("Steps"), steps),
+        (_("Working time"), duration(facts.seconds)),
+        (_("Step time, median"), duration_of_step(median)),
+        (_("Held-out loss"), percent(held_out.share) if held_out else "–"),
+        (_("Trained loss"), percent(trained_change(looks).share) if len(looks) > 1 else "–"),
+        (_("Peak memory"), gigabytes(facts.peak_process_bytes)),
     ]
-    return (*figures, ("Accelerator, peak", gigabytes(peak))) if peak is not None else tuple(figures)
+    return (*figures, (_("Accelerator, peak"), gigabytes(peak))) if peak is not None else tuple(figures)
 
 
 def duration_of_step(seconds: float | None) -> str:
     """Short times with their digits: `0.042 s`, `8.1 s`."""
     if seconds is None:
         return "–"
-    return f"{seconds:.3g} s" if seconds < 10 else duration(seconds)
+    return f"{number(seconds, '.3g')} s" if seconds < 10 else duration(seconds)

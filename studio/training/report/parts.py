@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from studio.core.language import _, language
 from studio.core.text import escape_markdown, markdown_table, template
 from studio.training.curves import Chart, chart_svg, legend_html, summary
 
@@ -49,7 +50,7 @@ def _joined(cells: tuple[Picture | None, ...]) -> list[tuple[Picture, int]]:
         if cell is None and joined:
             joined[-1] = (joined[-1][0], joined[-1][1] + 1)
         else:
-            joined.append((cell or Picture("", "not recorded"), 1))
+            joined.append((cell or Picture("", _("not recorded")), 1))
     return joined
 
 
@@ -132,7 +133,7 @@ class Report:
     """A whole report.
 
     Attributes:
-        state: of the run, in one word.
+        state: of the run, as its status has it, and in a word.
         got_worse: whether something that mattered did, compared with the base.
         first: the sentences that say what came out.
         figures: the few numbers that are looked for first, by name.
@@ -142,6 +143,7 @@ class Report:
 
     title: str
     state: str
+    state_words: str
     first: tuple[str, ...]
     figures: tuple[tuple[str, str], ...]
     sections: tuple[Section, ...]
@@ -152,14 +154,14 @@ class Report:
 
 def to_html(report: Report) -> Markup:
     """The whole page: style and curves inside it, images beside it, no script."""
-    return _template("page", report=report, chart_svg=chart_svg, legend_html=legend_html) + "\n"
+    return _template("page", report=report, language=language(), chart_svg=chart_svg, legend_html=legend_html) + "\n"
 
 
 def to_markdown(report: Report) -> str:
     """The whole report."""
     note = map(escape_markdown, filter(str.strip, report.note.splitlines()))
     parts = [f"# {escape_markdown(report.title)}", *note, *map(escape_markdown, report.first)]
-    parts.append(markdown_table(("Item", "Value"), report.figures))
+    parts.append(markdown_table((_("Item"), _("Value")), report.figures))
     parts += [_section_markdown(section) for section in report.sections]
     return "\n\n".join([*parts, escape_markdown(report.written)]) + "\n"
 
@@ -175,13 +177,12 @@ def _part_markdown(part: Part) -> str:
         case Items():
             return "\n".join(f"- {escape_markdown(line)}" for line in part.lines)
         case Table():
-            rows = markdown_table(part.head, part.rows) if part.rows else "None."
+            rows = markdown_table(part.head, part.rows) if part.rows else _("None.")
             return f"### {escape_markdown(part.caption)}\n\n{rows}"
         case Charts():
             lines = [f"{summary(chart)} {chart.note}" for chart in part.charts if any(c.points for c in chart.curves)]
-            return "\n".join(
-                f"- {escape_markdown(line)}" for line in [*lines, "The curves themselves are in report.html."]
-            )
+            lines.append(_("The curves themselves are in report.html."))
+            return "\n".join(f"- {escape_markdown(line)}" for line in lines)
         case Pictures():
             return "\n\n".join(_group_markdown(group, part.columns) for group in part.groups)
         case Command():
@@ -198,7 +199,7 @@ def _group_markdown(group: PictureGroup, columns: tuple[str, ...]) -> str:
 
 def _picture_markdown(picture: Picture | None) -> str:
     if picture is None:
-        return "the same"
+        return _("the same")
     if not picture.file:
         return escape_markdown(picture.words)
     return f"![{escape_markdown(picture.words)}]({picture.path})"

@@ -4,7 +4,9 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal, get_origin
 
+from studio.core.language import _, moment, number
 from studio.core.text import counted, duration, gigabytes
 from studio.datasets.rows import fit_of
 from studio.datasets.snapshot import Snapshot
@@ -27,20 +29,21 @@ def settings_section(facts: RunFacts) -> Section:
     """What differs from the defaults; all, folded."""
     settings = facts.settings
     if settings is None:
-        return Section("Settings", (Words("They are missing."),))
+        return Section(_("Settings"), (Words(_("They are missing.")),))
     changed = changed_settings(settings)
     differing = tuple(
         (title_of(name), name, setting_words(name, getattr(settings, name)), _default_words(name)) for name in changed
     )
     everything = tuple(
-        (title_of(name), name, setting_words(name, getattr(settings, name)), field.description or "")
+        (title_of(name), name, setting_words(name, getattr(settings, name)), _(field.description or name))
         for name, field in TrainingSettings.model_fields.items()
     )
+    head = (_("Setting"), _("Name"), _("Value"))
     return Section(
-        "Settings",
+        _("Settings"),
         (
-            Table("Settings that differ from the defaults", ("Setting", "Name", "Value", "Default"), differing),
-            Table("All settings", ("Setting", "Name", "Value", "Description"), everything, folded=True),
+            Table(_("Settings that differ from the defaults"), (*head, _("Default")), differing),
+            Table(_("All settings"), (*head, _("Description")), everything, folded=True),
         ),
     )
 
@@ -53,20 +56,22 @@ def changed_settings(settings: TrainingSettings) -> tuple[str, ...]:
 
 def title_of(name: str) -> str:
     """A setting's label."""
-    return TrainingSettings.model_fields[name].title or name
+    return _(TrainingSettings.model_fields[name].title or name)
 
 
 def setting_words(name: str, value: object) -> str:
     """A value to be read: `yes`, `3,000`, `0.0001`, `none`."""
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return _("yes") if value else _("no")
     if isinstance(value, int):
-        return str(value) if name in SEEDS else f"{value:,}"
+        return str(value) if name in SEEDS else number(value)
     if isinstance(value, float):
-        return f"{value:g}"
+        return number(value, "g")
     if isinstance(value, tuple):
-        return " · ".join(map(str, value)) or "none"
-    return "not set" if value is None else str(value) or "none"
+        return " · ".join(map(str, value)) or _("none")
+    if get_origin(TrainingSettings.model_fields[name].annotation) is Literal:
+        return _(str(value))  # as forms call it
+    return _("not set") if value is None else str(value) or _("none")
 
 
 def _default_words(name: str) -> str:
@@ -77,18 +82,23 @@ def _default_words(name: str) -> str:
 def dataset_section(facts: RunFacts) -> Section:
     """Which images, in which sizes, with which captions."""
     if facts.snapshot is None:
-        return Section("Dataset", (Words("Its snapshot is missing."),))
-    parts: list[Part] = [_dataset_table("The dataset", facts.snapshot)]
+        return Section(_("Dataset"), (Words(_("Its snapshot is missing.")),))
+    parts: list[Part] = [_dataset_table(_("The dataset"), facts.snapshot)]
     if facts.plan:
         kept = facts.plan.num_pictures - facts.plan.num_held_out
-        parts.append(Words(f"Trained on: {counted(kept, 'image')}. Held out, to measure: {facts.plan.num_held_out:,}."))
+        told = _(
+            "Trained on: {images}. Held out, to measure: {num_held_out:,}.",
+            images=counted(kept, "image", "images"),
+            num_held_out=facts.plan.num_held_out,
+        )
+        parts.append(Words(told))
     parts.append(_buckets_table(facts, facts.snapshot))
     entries = facts.snapshot.entries
-    examples = tuple((entries[i].key, entries[i].caption or "(none)") for i in spread(len(entries), NUM_CAPTIONS))
-    parts.append(Table("Sample captions", ("Image", "Caption"), examples))
+    examples = tuple((entries[i].key, entries[i].caption or _("(none)")) for i in spread(len(entries), NUM_CAPTIONS))
+    parts.append(Table(_("Sample captions"), (_("Image"), _("Caption")), examples))
     if facts.prior:
-        parts.append(_dataset_table("Regularisation images", facts.prior))
-    return Section("Dataset", tuple(parts))
+        parts.append(_dataset_table(_("Regularisation images"), facts.prior))
+    return Section(_("Dataset"), tuple(parts))
 
 
 def _dataset_table(caption: str, snapshot: Snapshot) -> Table:
@@ -97,18 +107,18 @@ def _dataset_table(caption: str, snapshot: Snapshot) -> Table:
     layout = header.recipe.layout.layout
     return Table(
         caption,
-        ("Item", "Value"),
+        (_("Item"), _("Value")),
         (
-            ("Name", header.name),
-            ("Images", f"{len(entries):,}"),
-            ("Images per epoch, with repeats", f"{sum(entry.repeats for entry in entries):,}"),
-            ("Different captions", f"{len(captions):,}"),
-            ("Images without a caption", f"{sum(not entry.caption for entry in entries):,}"),
-            ("Source", header.recipe.source),
-            ("Layout", LAYOUT_TITLES[layout] if layout else "recognised from what lies there"),
-            ("Size of all images", size_words(sum(entry.num_bytes for entry in entries))),
-            ("Snapshot made", moment(header.made_at)),
-            ("Digest (sha256 of all entries)", header.digest),
+            (_("Name"), header.name),
+            (_("Images"), number(len(entries))),
+            (_("Images per epoch, with repeats"), number(sum(entry.repeats for entry in entries))),
+            (_("Different captions"), number(len(captions))),
+            (_("Images without a caption"), number(sum(not entry.caption for entry in entries))),
+            (_("Source"), header.recipe.source),
+            (_("Layout"), _(LAYOUT_TITLES[layout]) if layout else _("recognised from what lies there")),
+            (_("Size of all images"), size_words(sum(entry.num_bytes for entry in entries))),
+            (_("Snapshot made"), zoned_moment(header.made_at)),
+            (_("Digest (sha256 of all entries)"), header.digest),
         ),
     )
 
@@ -124,41 +134,48 @@ def _buckets_table(facts: RunFacts, snapshot: Snapshot) -> Table:
     fits = (fit_of(entry.width, entry.height, resolution, step=step, square=square) for entry in snapshot.entries)
     found = Counter(fit.bucket for fit in fits)
     most = found.most_common(NUM_BUCKETS)
-    rows = [(f"{bucket.width:,} × {bucket.height:,} pixels", f"{number:,}") for bucket, number in most]
-    numbers = [number for _, number in most]
+    rows = [
+        (_("{width:,} × {height:,} pixels", width=bucket.width, height=bucket.height), number(num_images))
+        for bucket, num_images in most
+    ]
+    counts = [num_images for __, num_images in most]
     if len(found) > len(most):
-        numbers.append(len(snapshot.entries) - sum(numbers))
-        rows.append((f"{len(found) - len(most):,} other sizes", f"{numbers[-1]:,}"))
-    shares = tuple(number / max(numbers) for number in numbers)
-    return Table("Training sizes", ("Size", "Images"), tuple(rows), shares=shares)
+        counts.append(len(snapshot.entries) - sum(counts))
+        rows.append((_("{others:,} other sizes", others=len(found) - len(most)), number(counts[-1])))
+    shares = tuple(count / max(counts) for count in counts)
+    return Table(_("Training sizes"), (_("Size"), _("Images")), tuple(rows), shares=shares)
 
 
-def spread(number: int, most: int) -> list[int]:
-    """At most so many of the indices below `number`, evenly, the first and the last among them."""
-    if number <= most:
-        return list(range(number))
-    return [round(i * (number - 1) / (most - 1)) for i in range(most)]
+def spread(num_indices: int, most: int) -> list[int]:
+    """At most so many of the indices below `num_indices`, evenly, the first and the last among them."""
+    if num_indices <= most:
+        return list(range(num_indices))
+    return [round(i * (num_indices - 1) / (most - 1)) for i in range(most)]
 
 
 def effect_section(facts: RunFacts) -> Section:
     """How far each group of layers moved, at the last look."""
     reported = by_step(facts.reported(EffectEvent))
     if not reported or not reported[-1].groups:
-        return Section("Effect by group of layers", (Words("It was not measured."),))
+        return Section(_("Effect by group of layers"), (Words(_("It was not measured.")),))
     first, last = reported[0], reported[-1]
     groups = sorted(last.groups.items(), key=lambda item: -item[1])
     most = max(last.groups.values()) or 1.0
     looks = (last,) if first is last else (first, last)
-    head = ("Layers", *(f"At step {look.step:,}" for look in looks))
-    rows = [(group, *(_share(look.groups.get(group)) for look in looks)) for group, _ in groups]
-    words = f"{groups[0][0]} changed most: what was added has {_share(groups[0][1])} of the length of its weights."
-    caption = "Size of the update relative to the weights (‖ΔW‖ / ‖W‖)"
-    table = Table(caption, head, tuple(rows), shares=tuple(value / most for _, value in groups))
-    return Section("Effect by group of layers", (Words(words[0].upper() + words[1:]), table))
+    head = (_("Layers"), *(_("At step {step:,}", step=look.step) for look in looks))
+    rows = [(_(group), *(_share(look.groups.get(group)) for look in looks)) for group, __ in groups]
+    words = _(
+        "{group} changed most: what was added has {share} of the length of its weights.",
+        group=_(groups[0][0]),
+        share=_share(groups[0][1]),
+    )
+    caption = _("Size of the update relative to the weights (‖ΔW‖ / ‖W‖)")
+    table = Table(caption, head, tuple(rows), shares=tuple(value / most for __, value in groups))
+    return Section(_("Effect by group of layers"), (Words(words[0].upper() + words[1:]), table))
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.3g} %"
+    return "–" if value is None else f"{number(100 * value, '.3g')} %"
 
 
 def files_section(facts: RunFacts) -> Section:
@@ -168,54 +185,58 @@ def files_section(facts: RunFacts) -> Section:
     if finished:
         rows = tuple((file, _size_of(facts, file)) for file in finished[-1].files)
         name = finished[-1].library_name
-        parts.append(Words(f"In the library of LoRAs it is called {name}." if name else "It is not in the library."))
-        parts.append(Table("Results", ("File", "Size"), rows))
+        in_library = _("In the library of LoRAs it is called {name}.", name=name)
+        parts.append(Words(in_library if name else _("It is not in the library.")))
+        parts.append(Table(_("Results"), (_("File"), _("Size")), rows))
     else:
-        parts.append(Words("No finished LoRA came out yet; a checkpoint holds its weights too."))
+        parts.append(Words(_("No finished LoRA came out yet; a checkpoint holds its weights too.")))
     checkpoints = facts.checkpoints
     if not checkpoints:
-        return Section("Files", (*parts, Words("No checkpoint was saved.")))
+        return Section(_("Files"), (*parts, Words(_("No checkpoint was saved."))))
     lines = tuple(
-        (f"{c.step:,}", c.folder, size_words(c.num_bytes), duration_of_step(c.seconds), _is_kept(facts, c))
+        (number(c.step), c.folder, size_words(c.num_bytes), duration_of_step(c.seconds), _is_kept(facts, c))
         for c in checkpoints
     )
-    head = ("Step", "Folder", "Size", "Saved in", "On the disk")
-    parts.append(Table("Checkpoints", head, lines, folded=len(lines) > 12))
-    return Section("Files", tuple(parts))
+    head = (_("Step"), _("Folder"), _("Size"), _("Saved in"), _("On the disk"))
+    parts.append(Table(_("Checkpoints"), head, lines, folded=len(lines) > 12))
+    return Section(_("Files"), tuple(parts))
 
 
 def _is_kept(facts: RunFacts, checkpoint: CheckpointEvent) -> str:
-    return "yes" if (facts.run.root / checkpoint.folder).is_dir() else "no longer"
+    return _("yes") if (facts.run.root / checkpoint.folder).is_dir() else _("no longer")
 
 
 def _size_of(facts: RunFacts, file: str) -> str:
     try:
         return size_words((facts.run.root / file).stat().st_size)
     except OSError:
-        return "not there"
+        return _("not there")
 
 
 def size_words(num_bytes: int) -> str:
     """`812 bytes`, `3.2 MB`, `1.4 GB`, in powers of 1024 as `studio.images.smoke_report.gigabytes`."""
     if num_bytes < MEGABYTE / 10:
-        return f"{num_bytes:,} bytes"
-    return f"{num_bytes / MEGABYTE:,.1f} MB" if num_bytes < 1000 * MEGABYTE else gigabytes(num_bytes)
+        return _("{num_bytes:,} bytes", num_bytes=num_bytes)
+    return f"{number(num_bytes / MEGABYTE, ',.1f')} MB" if num_bytes < 1000 * MEGABYTE else gigabytes(num_bytes)
 
 
 def report_section(facts: RunFacts) -> Section:
     """Problems and notes, in full."""
     parts: list[Part] = []
-    problems = tuple((f"{p.step:,}", moment(p.at), p.message) for p in facts.reported(ProblemEvent))
+    problems = tuple((number(p.step), zoned_moment(p.at), p.message) for p in facts.reported(ProblemEvent))
     if problems:
-        parts.append(Table("Problems", ("Step", "When", "Message"), problems))
+        parts.append(Table(_("Problems"), (_("Step"), _("When"), _("Message")), problems))
     else:
-        parts.append(Words("No problems were reported."))
+        parts.append(Words(_("No problems were reported.")))
     planned = facts.plan.notes if facts.plan else ()
     notes = dict.fromkeys((*planned, *(note.message for note in facts.reported(NoteEvent))))
-    resumes = [f"Resumed at step {r.step:,} ({moment(r.at)})." for r in facts.reported(ResumedEvent)]
+    resumes = [
+        _("Resumed at step {step:,} ({when}).", step=r.step, when=zoned_moment(r.at))
+        for r in facts.reported(ResumedEvent)
+    ]
     if notes or resumes:
         parts.append(Items((*notes, *resumes)))
-    return Section("Problems and notes", tuple(parts))
+    return Section(_("Problems and notes"), tuple(parts))
 
 
 def cost_section(facts: RunFacts) -> Section:
@@ -223,64 +244,71 @@ def cost_section(facts: RunFacts) -> Section:
     median, seconds = facts.median_step_seconds, [event.seconds for event in facts.steps]
     events, looks = facts.events, facts.memory
     rows = [
-        ("Began", moment(events[0].at) if events else "–"),
-        ("Last report", moment(events[-1].at) if events else "–"),
-        ("Working time, without pauses", duration(facts.seconds)),
-        ("Step time, median", duration_of_step(median)),
-        ("Step time, slowest", duration_of_step(max(seconds, default=None))),
-        ("Counted steps", duration(sum(seconds))),
-        ("Images per second", _speed(facts)),
-        ("Validation images", duration(sum(event.seconds for event in facts.reported(SampleEvent)))),
-        ("Checkpoints", duration(sum(event.seconds for event in facts.reported(CheckpointEvent)))),
+        (_("Began"), zoned_moment(events[0].at) if events else "–"),
+        (_("Last report"), zoned_moment(events[-1].at) if events else "–"),
+        (_("Working time, without pauses"), duration(facts.seconds)),
+        (_("Step time, median"), duration_of_step(median)),
+        (_("Step time, slowest"), duration_of_step(max(seconds, default=None))),
+        (_("Counted steps"), duration(sum(seconds))),
+        (_("Images per second"), _speed(facts)),
+        (_("Validation images"), duration(sum(event.seconds for event in facts.reported(SampleEvent)))),
+        (_("Checkpoints"), duration(sum(event.seconds for event in facts.reported(CheckpointEvent)))),
     ]
     least = min((event.system_available_bytes for event in looks), default=None)
     limits = [event.accelerator_limit_bytes for event in looks if event.accelerator_limit_bytes]
     memory = (
-        ("Process, peak", gigabytes(facts.peak_process_bytes)),
-        ("Accelerator, peak", gigabytes(facts.peak_accelerator_bytes)),
-        ("Accelerator, limit", gigabytes(limits[-1] if limits else None)),
-        ("System, lowest free", gigabytes(least)),
-        ("System, total", gigabytes(looks[-1].system_total_bytes if looks else None)),
+        (_("Process, peak"), gigabytes(facts.peak_process_bytes)),
+        (_("Accelerator, peak"), gigabytes(facts.peak_accelerator_bytes)),
+        (_("Accelerator, limit"), gigabytes(limits[-1] if limits else None)),
+        (_("System, lowest free"), gigabytes(least)),
+        (_("System, total"), gigabytes(looks[-1].system_total_bytes if looks else None)),
     )
-    tables = (Table("Time", ("Phase", "Time"), tuple(rows)), Table("Memory", ("Reading", "Memory"), memory))
-    return Section("Time and memory", tables)
+    times = Table(_("Time"), (_("Phase"), _("Time")), tuple(rows))
+    return Section(_("Time and memory"), (times, Table(_("Memory"), (_("Reading"), _("Memory")), memory)))
 
 
 def _speed(facts: RunFacts) -> str:
     median, settings = facts.median_step_seconds, facts.settings
     if not median or settings is None:
         return "–"
-    return f"{settings.train_batch_size * settings.gradient_accumulation_steps / median:,.3g}"
+    return number(settings.train_batch_size * settings.gradient_accumulation_steps / median, ",.3g")
 
 
 def machine_section(facts: RunFacts) -> Section:
     """Device, model and versions."""
     plan = facts.plan
     if plan is None:
-        return Section("Machine and versions", (Words("They are missing: the run decided nothing yet."),))
-    checkpointing = "on" if plan.gradient_checkpointing else "off"
-    rows = (
-        ("Device", f"{plan.device_name} ({plan.device})"),
-        ("Model", plan.model + (f"@{plan.model_revision}" if plan.model_revision else "")),
-        ("Precision of the base", plan.precision),
-        ("Mixed precision", plan.mixed_precision),
-        ("Resolution", f"{plan.resolution:,} pixels"),
-        ("Gradient checkpointing", f"{checkpointing}: {plan.checkpointing_reason}"),
-        ("Trainable", f"{plan.num_parameters:,} parameters in {counted(plan.num_layers, 'layer')}"),
-        *((f"Digest of {part}", digest) for part, digest in plan.model_digests.items()),
+        return Section(_("Machine and versions"), (Words(_("They are missing: the run decided nothing yet.")),))
+    checkpointing = _("on") if plan.gradient_checkpointing else _("off")
+    trainable = _(
+        "{num_parameters:,} parameters in {layers}",
+        num_parameters=plan.num_parameters,
+        layers=counted(plan.num_layers, "layer", "layers"),
     )
-    versions = Table("Versions", ("Package", "Version"), tuple(plan.versions.items()))
-    return Section("Machine and versions", (Table("Machine and model", ("Item", "Value"), rows), versions))
+    rows = (
+        (_("Device"), f"{plan.device_name} ({plan.device})"),
+        (_("Model"), plan.model + (f"@{plan.model_revision}" if plan.model_revision else "")),
+        (_("Precision of the base"), plan.precision),
+        (_("Mixed precision"), _(plan.mixed_precision)),
+        (_("Resolution"), _("{resolution:,} pixels", resolution=plan.resolution)),
+        (_("Gradient checkpointing"), f"{checkpointing}: {plan.checkpointing_reason}"),
+        (_("Trainable"), trainable),
+        *((_("Digest of {part}", part=part), digest) for part, digest in plan.model_digests.items()),
+    )
+    model = Table(_("Machine and model"), (_("Item"), _("Value")), rows)
+    versions = Table(_("Versions"), (_("Package"), _("Version")), tuple(plan.versions.items()))
+    return Section(_("Machine and versions"), (model, versions))
 
 
 def command_section(facts: RunFacts) -> Section:
     """The line that begins the same run again."""
     if facts.settings is None:
-        return Section("Reproduce this run", (Words("The settings are missing."),))
-    sentence = "The same images, settings and versions on the same device give the same run."
+        return Section(_("Reproduce this run"), (Words(_("The settings are missing.")),))
+    sentence = _("The same images, settings and versions on the same device give the same run.")
     if any(PROMPT_SEPARATOR.strip() in prompt for prompt in facts.settings.validation_prompts):
-        sentence += " A prompt has a | in it, which parts prompts here: duplicate the run to keep that prompt whole."
-    return Section("Reproduce this run", (Words(sentence), Command(repeat_command(facts.settings))))
+        parted = _("A prompt has a | in it, which parts prompts here: duplicate the run to keep that prompt whole.")
+        sentence = f"{sentence} {parted}"
+    return Section(_("Reproduce this run"), (Words(sentence), Command(repeat_command(facts.settings))))
 
 
 def repeat_command(settings: TrainingSettings) -> str:
@@ -305,12 +333,12 @@ def held_out_rows(looks: Sequence[HeldOutEvent], most: int) -> tuple[tuple[str, 
     rows = []
     for index in spread(len(looks), most):
         look = looks[index]
-        held_out = "–" if look.held_out_loss is None else f"{look.held_out_loss:.4f}"
-        rows.append((f"{look.step:,}", held_out, f"{look.trained_loss:.4f}"))
+        held_out = "–" if look.held_out_loss is None else number(look.held_out_loss, ".4f")
+        rows.append((number(look.step), held_out, number(look.trained_loss, ".4f")))
     return tuple(rows)
 
 
-def moment(at: datetime) -> str:
+def zoned_moment(at: datetime) -> str:
     """`2026-03-01 14:05:09 UTC+01:00`, as it was told."""
-    text = at.isoformat(sep=" ", timespec="seconds")
-    return f"{text[:19]} UTC{text[19:]}" if at.tzinfo else text
+    told = moment(at, seconds=True)
+    return f"{told} UTC{at.isoformat(timespec='seconds')[19:]}" if at.tzinfo else told

@@ -28,6 +28,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from studio.core.errors import TrainingError
+from studio.core.language import N_, _
 from studio.engine.lora_file import LayerWeights, LoraWeights
 from studio.engine.lora_layers import SeededDropout
 from studio.engine.models import Components
@@ -106,7 +107,7 @@ TARGET_MODULES: Mapping[TargetName, tuple[str, ...]] = {
     "attention + feed-forward + convolutions": ATTENTION + FEED_FORWARD + RESNETS + ENDS,
 }
 # As the programs' own code has it: docs/lora-files.md
-DORA_READERS = (
+DORA_READERS = N_(
     "DoRA is computed otherwise by A1111 (a very different image), a little by Forge and ComfyUI before 0.3.77; "
     "sd-scripts drops its magnitudes. In diffusers, pytorch_lora_weights.safetensors is exact at strength 1. For other "
     "programs write a whole model: “Export checkpoint” or “Export model folder” below the run, or python -m studio "
@@ -117,7 +118,7 @@ DORA_READERS = (
 def reader_notes(settings: TrainingSettings) -> tuple[str, ...]:
     """Which programs will not make of the finished file what the studio does, in sentences."""
     trains_ends = set(ENDS) <= set(TARGET_MODULES[settings.targets])
-    return (*([DORA_READERS] if settings.use_dora else []), *([ends_note(ENDS)] if trains_ends else []))
+    return (*([_(DORA_READERS)] if settings.use_dora else []), *([ends_note(ENDS)] if trains_ends else []))
 
 
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
@@ -168,7 +169,7 @@ class Adapters:
 
     @property
     def num_parameters(self) -> int:
-        return sum(parameter.numel() for _, parameter in self.named_parameters())
+        return sum(parameter.numel() for __, parameter in self.named_parameters())
 
     def named_parameters(self, part: Part | None = None) -> list[tuple[str, nn.Parameter]]:
         """What learns, by a name that is the same in every run of the same settings."""
@@ -182,7 +183,7 @@ class Adapters:
 
     def parameters(self, part: Part | None = None) -> list[nn.Parameter]:
         """What learns, in the same order."""
-        return [parameter for _, parameter in self.named_parameters(part)]
+        return [parameter for __, parameter in self.named_parameters(part)]
 
     def weights(self, means: Sequence[torch.Tensor] = ()) -> LoraWeights:
         """A copy of the weights as they are now, float32 on the CPU; of their means, where they are given.
@@ -208,7 +209,7 @@ class Adapters:
                 layer = given[place.part].get(place.path)
                 if layer is None:
                     raise TrainingError(
-                        f"The checkpoint has no layer {place.path}: it is of a run with other settings."
+                        _("The checkpoint has no layer {path}: it is of a run with other settings.", path=place.path)
                     )
                 down, up, magnitude = _sides(place.layer)
                 pairs = [(down, layer.down), (up, layer.up)]
@@ -216,7 +217,9 @@ class Adapters:
                     pairs.append((magnitude, layer.magnitude))
                 for parameter, value in pairs:
                     if value.numel() != parameter.numel():
-                        raise TrainingError(f"The checkpoint's {place.path} has another shape: other settings made it.")
+                        raise TrainingError(
+                            _("The checkpoint's {path} has another shape: other settings made it.", path=place.path)
+                        )
                     parameter.copy_(value.reshape(parameter.shape))
 
     def _layer_weights(self, layer: LoraLayer, values: Mapping[int, torch.Tensor]) -> LayerWeights:
@@ -259,7 +262,7 @@ class Adapters:
 
     def _squared_change(self, place: _Place) -> float:
         """‖scale · up · down‖² from two small products: trace((upᵀ up)(down downᵀ)). DoRA's lengths are left out."""
-        down, up, _ = _sides(place.layer)
+        down, up, __ = _sides(place.layer)
         scale = float(place.layer.scaling[ADAPTER])
         left, right = up.flatten(1).float(), down.flatten(1).float()
         return scale**2 * max(0.0, float(((left.T @ left) * (right @ right.T).T).sum()))
@@ -278,12 +281,14 @@ def _inject(part: Part, module: nn.Module, targets: tuple[str, ...], settings: T
     try:
         inject_adapter_in_model(config, module, adapter_name=ADAPTER)
     except ValueError as error:  # peft found none of the names
-        raise TrainingError(f"This model has none of the layers {settings.targets!r}. Choose other layers.") from error
+        raise TrainingError(
+            _("This model has none of the layers {targets!r}. Choose other layers.", targets=settings.targets)
+        ) from error
     places = []
     for path, layer in module.named_modules():
         lora: object = layer
         if isinstance(lora, LoraLayer):
-            parent, _, name = path.rpartition(".")
+            parent, __, name = path.rpartition(".")
             places.append(_Place(part, path, module.get_submodule(parent), name, layer, lora))
     for place in places:
         for name, parameter in place.module.named_parameters():
@@ -320,7 +325,7 @@ _BLOCK = re.compile(r"(down_blocks|mid_block|up_blocks|conv_in|conv_out)")
 
 
 def _group_of(place: _Place) -> str:
-    """`attention, up` and the like: few enough to be read at a glance."""
+    """One of `LAYER_GROUPS`: few enough to be read at a glance."""
     if place.part == "text_encoder":
         return "text encoder"
     if ".attn1." in place.path:

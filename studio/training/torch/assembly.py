@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
+from studio.core.errors import TrainingError
+from studio.core.language import _
 from studio.engine.memory import MemoryWatch
 from studio.jobs.events import ResumedEvent
 from studio.jobs.folder import pending_requests
@@ -13,7 +15,6 @@ from studio.training.torch.checkpoints import (
     CheckpointStore,
     Position,
     TrainingState,
-    assert_same_run,
     read_position,
     scaler_state,
 )
@@ -26,6 +27,25 @@ from studio.training.torch.processes import Processes
 from studio.training.torch.reporter import Reporter, open_boards
 from studio.training.torch.scores import RunScores
 from studio.training.torch.validation import Sampler, ValidationPictures
+
+# Settings that change only what is watched and kept: a run may be resumed with others.
+WATCHING_SETTINGS = frozenset(
+    (
+        "cpu",
+        "validation_steps",
+        "num_validation_images",
+        "validation_prompts",
+        "validation_seed",
+        "validation_inference_steps",
+        "validation_guidance_scale",
+        "held_out_steps",
+        "checkpointing_steps",
+        "keep_checkpoints",
+        "keep_every_steps",
+        "save_dtype",
+        "wandb",
+    )
+)
 
 
 def assemble(
@@ -79,7 +99,7 @@ def _make_state(prepared: Prepared, processes: Processes, checkpoint: Checkpoint
         settings=settings,
     )
     if checkpoint is not None:
-        assert_same_run(read_position(checkpoint), position)
+        _assert_same_run(read_position(checkpoint), position)
     means = RunningMean(adapters.parameters(), settings.ema_decay) if settings.use_ema else None
     optimizer = make_optimizer(adapters, settings)
     schedule = make_schedule(optimizer, settings, warmup_from_zero=plan.warmup_from_zero)
@@ -90,13 +110,47 @@ def _make_state(prepared: Prepared, processes: Processes, checkpoint: Checkpoint
     return state
 
 
+def _assert_same_run(position: Position, new: Position) -> None:
+    """Refuse to go on with other settings or other data than `new` has, where the run begins.
+
+    Raises:
+        TrainingError: it names what is different.
+    """
+    before, now = position.settings.model_dump(), new.settings.model_dump()
+    changed = [
+        _("{name} was {before!r}, is {now!r}", name=name, before=before[name], now=now[name])
+        for name in before
+        if before[name] != now[name] and name not in WATCHING_SETTINGS
+    ]
+    if (position.dataset_digest, position.prior_digest) != (new.dataset_digest, new.prior_digest):
+        changed.append(_("the dataset's snapshot is another one"))
+    if new.num_processes != position.num_processes and new.settings.lora_dropout > 0:
+        changed.append(
+            _(
+                "it ran in {before} processes, now in {now}: with LoRA dropout each process has a random state of its "
+                "own",
+                before=position.num_processes,
+                now=new.num_processes,
+            )
+        )
+    if changed:
+        raise TrainingError(
+            _(
+                "The run is at step {step:,} and cannot continue, because it was changed: {changes}. Change it back, "
+                "or duplicate the run to start a new one.",
+                step=position.step,
+                changes="; ".join(changed),
+            )
+        )
+
+
 def _begin_reporting(run: RunFolder, reporter: Reporter, state: TrainingState, *, is_saved: bool) -> None:
     """Say from where the run goes on: without a checkpoint too, where a kill came before the first one."""
     goes_on = is_saved or any(isinstance(event, StepEvent) for event in read_events(run.events))
     resumed_from = state.position.step if goes_on else None
     if resumed_from is not None:
         reporter.report(ResumedEvent(step=resumed_from))
-        reporter.state("preparing", f"Resuming from step {resumed_from:,}.", step=resumed_from)
+        reporter.state("preparing", _("Resuming from step {step:,}.", step=resumed_from), step=resumed_from)
     reporter.boards = open_boards(run.root, run.tensorboard, state.position.settings, resumed_from=resumed_from)
 
 
@@ -169,5 +223,5 @@ def _make_validation(
     return ValidationPictures(sampler, scores, reporter, stop, made)
 
 
-def _say_nothing(_: object) -> None:
+def _say_nothing(__: object) -> None:
     """Only the first process tells."""

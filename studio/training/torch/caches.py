@@ -1,6 +1,4 @@
-"""From an image file to the pixels that the VAE reads, and from a mask to weights: verified, cropped, scaled, mirrored.
-
-Latents and text embeddings, computed once and kept on the disk by content: another run finds them again.
+"""Latents, masks and text embeddings, computed once and kept on the disk by content: another run finds them again.
 
 Each is a small .npy file, read through memory mapping, named by the sha256 of all that it depends on, with the kind of
 device and torch's version. Shapes: C latent channels, H and W an eighth of the image's, N tokens, D embedding width.
@@ -19,6 +17,7 @@ from torch import nn
 
 from studio.core.errors import CancelledError, TrainingError
 from studio.core.files import assert_regular, read_file, write_atomically
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.datasets.rows import Bucket
 from studio.datasets.snapshot import MASK_BACKGROUND, MaskFile, SeenMask, see_mask
@@ -43,13 +42,14 @@ def read_item(item: TrainingItem) -> Image.Image:
 def _read_verified(path: Path, sha256: str, name: str, *, background: str) -> Image.Image:
     content, problem = read_bytes(path)
     if problem is not None:
-        raise TrainingError(f"{name} can no longer be read: {problem.sentence}")
+        raise TrainingError(_("{name} can no longer be read: {reason}", name=name, reason=problem.sentence))
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise TrainingError(f"{name} is another file than when the run began. Put it back, or start a new run.")
+        words = _("{name} is another file than when the run began. Put it back, or start a new run.", name=name)
+        raise TrainingError(words)
     read = read_picture(content, path.name, background=background)
     if read.image is None:
-        sentence = next(problem.sentence for problem in read.problems if problem.severity == "reject")
-        raise TrainingError(f"{name} cannot be read: {sentence}")
+        reason = next(problem.sentence for problem in read.problems if problem.severity == "reject")
+        raise TrainingError(_("{name} cannot be read: {reason}", name=name, reason=reason))
     return read.image
 
 
@@ -68,7 +68,7 @@ def read_mask(item: TrainingItem, mask: MaskFile) -> Image.Image:
     Raises:
         TrainingError: where the file changed since, or cannot be read.
     """
-    name = f"The mask {mask.path} of {item.key}"
+    name = _("The mask {path} of {key}", path=mask.path, key=item.key)
     return _read_verified(Path(mask.path), mask.sha256, name, background=MASK_BACKGROUND).convert("L")
 
 
@@ -98,10 +98,8 @@ def digest_of(module: nn.Module) -> str:
 
 def fingerprint_of(module: nn.Module) -> str:
     """sha256 over the sum of each tensor's bits: sees every changed number, at the speed of memory."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {bit_sum(tensor)}".encode())
-    return digest.hexdigest()
+    parts = [f"{name} {tuple(t.shape)} {t.dtype} {bit_sum(t)}" for name, t in sorted(module.state_dict().items())]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -158,10 +156,12 @@ class LatentCache:
                 posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
                 moments_2CHW = torch.stack([posterior.mean[0], posterior.std[0]]).float().cpu()
             if not bool(torch.isfinite(moments_2CHW).all()):
-                raise TrainingError(
-                    f"The VAE gives NaN or infinite latents for {item.key}, so it cannot be trained on. Exclude it; if "
-                    "it is so for every image, the model's VAE is damaged or not in float32."
+                words = _(
+                    "The VAE gives NaN or infinite latents for {key}, so it cannot be trained on. Exclude it; if it is "
+                    "so for every image, the model's VAE is damaged or not in float32.",
+                    key=item.key,
                 )
+                raise TrainingError(words)
             _write(file, moments_2CHW.numpy())
 
     def moments(self, item: TrainingItem, variant: Variant) -> torch.Tensor:
@@ -170,7 +170,7 @@ class LatentCache:
         Raises:
             TrainingError: where the file is gone or damaged.
         """
-        return _read(self.file(item, variant), f"the latents of {item.key}")
+        return _read(self.file(item, variant), _("the latents of {key}", key=item.key))
 
 
 class MaskCache:
@@ -204,12 +204,12 @@ class MaskCache:
         """
         if item.mask is None:
             return torch.ones(1, item.bucket.height // self._vae_scale, item.bucket.width // self._vae_scale)
-        return _read(self._file(item, variant), f"the mask of {item.key}")
+        return _read(self._file(item, variant), _("the mask of {key}", key=item.key))
 
     def seen(self, items: Iterable[TrainingItem]) -> list[SeenMask]:
         """Size and brightest level of every item's mask that has one."""
         masked = [item for item in items if item.mask is not None]
-        rows = [_read(self._file(item, None), f"the mask of {item.key}").tolist() for item in masked]
+        rows = [_read(self._file(item, None), _("the mask of {key}", key=item.key)).tolist() for item in masked]
         return [SeenMask(i.key, (i.width, i.height), (w, h), top) for i, (w, h, top) in zip(masked, rows, strict=True)]
 
     def _file(self, item: TrainingItem, variant: Variant | None) -> Path:
@@ -243,7 +243,8 @@ class TextCache:
         with torch.inference_mode():
             embedding_ND = encode_captions(components, [caption])[0].float().cpu()
         if not bool(torch.isfinite(embedding_ND).all()):
-            raise TrainingError(f"The text encoder gives NaN for the caption {caption!r}. The model is damaged.")
+            words = _("The text encoder gives NaN for the caption {caption!r}. The model is damaged.", caption=caption)
+            raise TrainingError(words)
         _write(self.file(caption), embedding_ND.numpy())
 
     def embedding(self, caption: str) -> torch.Tensor:
@@ -252,7 +253,7 @@ class TextCache:
         Raises:
             TrainingError: where the file is gone or damaged.
         """
-        return _read(self.file(caption), f"the embedding of {caption!r}")
+        return _read(self.file(caption), _("the embedding of {caption!r}", caption=caption))
 
 
 def token_ids(components: Components, captions: Sequence[str]) -> torch.Tensor:
@@ -285,11 +286,8 @@ def _write(file: Path, array: np.ndarray) -> None:
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether a file is there as it was written; a damaged one counts as missing and is made again.
-
-    Its header is not parsed before: of a damaged one numpy raises whatever its tokenizer or zip reader does.
-    """
-    try:
+    """Whether a file is there as it was written; a damaged one counts as missing and is made again."""
+    try:  # its header is not parsed before: of a damaged one numpy raises whatever its tokenizer or zip reader does
         content = memoryview(read_file(file, max_bytes=None))
     except OSError:
         return False
@@ -297,14 +295,14 @@ def _is_whole(file: Path) -> bool:
 
 
 def _read(file: Path, what: str) -> torch.Tensor:
-    lost = f"The cache lost {what} ({file}). Resume the run: it is computed again."
-    if not _is_whole(file):
-        raise TrainingError(lost)
     try:
+        if not _is_whole(file):
+            raise FileNotFoundError(file)
         assert_regular(file)
         mapped = np.load(file, mmap_mode="r", allow_pickle=False)
-    except OSError as error:  # it went just now
-        raise TrainingError(lost) from error
+    except OSError as error:  # it is not there, is damaged, or went just now
+        words = _("The cache lost {what} ({file}). Resume the run: it is computed again.", what=what, file=file)
+        raise TrainingError(words) from error
     return torch.from_numpy(np.array(mapped))
 
 
@@ -332,14 +330,14 @@ def fill_caches(
     for index, item in enumerate(missing):
         if index % processes.count == processes.index:
             latents.encode(item, components, horizontal_flip=settings.horizontal_flip)
-            report(f"Encoding images: {index + 1:,} of {len(missing):,}.")
+            report(_("Encoding images: {done:,} of {all:,}.", done=index + 1, all=len(missing)))
         _stop_if(cancelled)
     if not (settings.train_text_encoder or settings.shuffle_caption):
         captions = texts.missing(["", *(item.caption for item in items)])
         for index, caption in enumerate(captions):
             if index % processes.count == processes.index:
                 texts.encode(caption, components)
-                report(f"Encoding captions: {index + 1:,} of {len(captions):,}.")
+                report(_("Encoding captions: {done:,} of {all:,}.", done=index + 1, all=len(captions)))
             _stop_if(cancelled)
     processes.wait()
     return latents, texts, masks
@@ -347,4 +345,4 @@ def fill_caches(
 
 def _stop_if(cancelled: Callable[[], bool]) -> None:
     if cancelled():
-        raise CancelledError("Stopped before the first step. What was encoded is kept; resume to continue.")
+        raise CancelledError(_("Stopped before the first step. What was encoded is kept; resume to continue."))

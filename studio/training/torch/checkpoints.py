@@ -1,13 +1,11 @@
-"""Checkpoints: all of a training's state, whole or not there.
-
-Checkpoints on the disk: whole or not there. Files first, their sha256 in a manifest last, then one rename.
+"""Checkpoints on the disk: whole or not there. Files first, their sha256 in a manifest last, then one rename.
 
 A file of the right size with flipped bits loads without complaint, so every file is compared with the manifest before
 it is believed; a damaged checkpoint is set aside under another name, and the one before it is taken.
 
 All that a resumed run needs to go on to the bit: weights, optimizer, schedule, random state, position.
 
-What batches hold and what is drawn for them are functions of the seed and of the position (see `data`);
+What batches hold and what is drawn for them are functions of the seed and of the position (see `batches`);
 the random state is that of the CPU's generator, which LoRA dropout draws from on every device, one for each process.
 """
 
@@ -28,6 +26,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from studio.core.errors import TrainingError
 from studio.core.files import read_file, sync_folder
+from studio.core.language import _
 from studio.core.records import Record
 from studio.engine.lora_export import kohya_state
 from studio.engine.lora_file import LayerWeights, LoraWeights
@@ -108,13 +107,22 @@ class CheckpointStore:
             except (OSError, ValueError, KeyError, TypeError) as error:
                 aside = self._set_aside(step)
                 report(
-                    f"The checkpoint of step {step:,} is damaged ({error}); it was set aside as {aside.name}, and the "
-                    "one before it is used."
+                    _(
+                        "The checkpoint of step {step:,} is damaged ({error}); it was set aside as {name}, and the one "
+                        "before it is used.",
+                        step=step,
+                        error=error,
+                        name=aside.name,
+                    )
                 )
         if steps:
             raise TrainingError(
-                f"None of the {len(steps)} checkpoints in {self._folder} is whole. Duplicate the run to start again, "
-                "or copy a good checkpoint back."
+                _(
+                    "None of the {num} checkpoints in {folder} is whole. Duplicate the run to start again, or copy a "
+                    "good checkpoint back.",
+                    num=len(steps),
+                    folder=self._folder,
+                )
             )
         return None
 
@@ -135,12 +143,12 @@ class CheckpointStore:
     def _read(self, step: int) -> Checkpoint:
         folder = self.place(step)
         if not (folder / MANIFEST).is_file():
-            raise ValueError("it has no manifest")
+            raise ValueError(_("it has no manifest"))
         manifest = json.loads(read_file(folder / MANIFEST))
         files = {name: read_file(folder / name, max_bytes=None) for name in manifest["files"]}
         for name, expected in manifest["files"].items():
             if _sha256(files[name]) != expected["sha256"]:
-                raise ValueError(f"{name} is not as it was saved")
+                raise ValueError(_("{name} is not as it was saved", name=name))
         return Checkpoint(int(manifest["step"]), folder, files)
 
     def _set_aside(self, step: int) -> Path:
@@ -165,25 +173,6 @@ def _write_synced(path: Path, content: bytes) -> None:
 WEIGHTS, MEANS = "lora.safetensors", "ema.safetensors"
 OPTIMIZER, SCHEDULE, RANDOM, POSITION = "optimizer.pt", "schedule.pt", "random.pt", "position.json"
 SCALER = "scaler.pt"  # with fp16 alone
-
-# Settings that change only what is watched and kept: a run may be resumed with others.
-WATCHING_SETTINGS = frozenset(
-    (
-        "cpu",
-        "validation_steps",
-        "num_validation_images",
-        "validation_prompts",
-        "validation_seed",
-        "validation_inference_steps",
-        "validation_guidance_scale",
-        "held_out_steps",
-        "checkpointing_steps",
-        "keep_checkpoints",
-        "keep_every_steps",
-        "save_dtype",
-        "wandb",
-    )
-)
 
 
 class Position(Record):
@@ -244,7 +233,7 @@ class TrainingState:
         if scaler is not None:
             files[SCALER] = _torch_bytes(scaler)
         if self.means is not None:
-            names = [name for name, _ in self.adapters.named_parameters()]
+            names = [name for name, __ in self.adapters.named_parameters()]
             files[MEANS] = save(dict(zip(names, (m.cpu() for m in self.means.means), strict=True)))
         return files
 
@@ -258,7 +247,7 @@ class TrainingState:
         self.adapters.put(_weights_like(self.adapters.weights(), load(checkpoint.files[WEIGHTS])))
         if self.means is not None and MEANS in checkpoint.files:
             stored = load(checkpoint.files[MEANS])
-            self.means.put([stored[name] for name, _ in self.adapters.named_parameters()])
+            self.means.put([stored[name] for name, __ in self.adapters.named_parameters()])
         states = _from_torch_bytes(checkpoint.files[RANDOM])["states"]
         assert isinstance(states, torch.Tensor)
         set_random_state(states[process % len(states)])
@@ -270,32 +259,6 @@ class TrainingState:
 def read_position(checkpoint: Checkpoint) -> Position:
     """Where it stands."""
     return Position.model_validate_json(checkpoint.files[POSITION])
-
-
-def assert_same_run(position: Position, new: Position) -> None:
-    """Refuse to go on with other settings or other data than `new` has, where the run begins.
-
-    Raises:
-        TrainingError: it names what is different.
-    """
-    before, now = position.settings.model_dump(), new.settings.model_dump()
-    changed = [
-        f"{name} was {before[name]!r}, is {now[name]!r}"
-        for name in before
-        if before[name] != now[name] and name not in WATCHING_SETTINGS
-    ]
-    if (position.dataset_digest, position.prior_digest) != (new.dataset_digest, new.prior_digest):
-        changed.append("the dataset's snapshot is another one")
-    if new.num_processes != position.num_processes and new.settings.lora_dropout > 0:
-        changed.append(
-            f"it ran in {position.num_processes} processes, now in {new.num_processes}: with LoRA dropout each process "
-            "has a random state of its own"
-        )
-    if changed:
-        raise TrainingError(
-            f"The run is at step {position.step:,} and cannot continue, because it was changed: {'; '.join(changed)}. "
-            "Change it back, or duplicate the run to start a new one."
-        )
 
 
 def scaler_state(checkpoint: Checkpoint) -> dict[str, object] | None:
@@ -336,7 +299,8 @@ def _layer(name: str, like: LayerWeights, stored: Mapping[str, torch.Tensor]) ->
             magnitude=magnitude,
         )
     except KeyError as error:
-        raise TrainingError(f"The checkpoint has no {error.args[0]}: it is of a run with other settings.") from error
+        words = _("The checkpoint has no {weights}: it is of a run with other settings.", weights=error.args[0])
+        raise TrainingError(words) from error
 
 
 def _torch_bytes(state: Mapping[str, object]) -> bytes:

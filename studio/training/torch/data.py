@@ -1,20 +1,14 @@
-"""Which images stand in batch m, and what is drawn for each: pure functions of the seed and of m.
-
-Nothing here keeps a state that a kill could lose, and nothing depends on how many processes share the work: process r
-of P takes batches r, r + P, … of each optimizer step.
-
-What is trained on, image by image: its size, its crops, its caption, its weight; and what is held out.
-"""
+"""What is trained on, image by image: its size, its crops, its caption, its weight; and what is held out."""
 
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 
-import torch
-
 from studio.core.errors import SettingsError, TrainingError
+from studio.core.language import _
 from studio.core.text import counted
 from studio.datasets.rows import SMALL_RESOLUTION, Bucket, BucketFit, fit_of, step_of
 from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry, fitting_notes
@@ -81,34 +75,54 @@ def make_training_set(
     """
     if settings.bucket_step is not None and settings.bucket_step > resolution:
         raise SettingsError(
-            f"Bucket step (bucket_step) must be at most the resolution, which is {resolution}, got "
-            f"{settings.bucket_step}."
+            _(
+                "Bucket step (bucket_step) must be at most the resolution, which is {resolution}, got {step}.",
+                resolution=resolution,
+                step=settings.bucket_step,
+            )
         )
     background = snapshot.header.recipe.background
     items = [_item(entry, settings, resolution=resolution, background=background) for entry in snapshot.entries]
     held_out = _held_out(items, settings)
     out = {item.sha256 for item in held_out}
     kept = [item for item in items if item.sha256 not in out]
-    notes = [f"{counted(len(kept), 'image')} to train on, {len(held_out):,} held out."]
+    notes = [
+        _(
+            "{images} to train on, {num_held_out:,} held out.",
+            images=counted(len(kept), "image", "images"),
+            num_held_out=len(held_out),
+        )
+    ]
     if len({item.sha256 for item in kept}) == 1:
         notes.append(
-            "There is one image to learn from: the LoRA will learn to repeat it, not what it shows. Ten different "
-            "images are a beginning, twenty to thirty are common."
+            _(
+                "There is one image to learn from: the LoRA will learn to repeat it, not what it "
+                "shows. Ten different images are a beginning, twenty to thirty are common."
+            )
         )
     notes += fitting_notes([(item.key, item.mask) for item in kept])
-    notes += [*_placeholder_note(snapshot, settings, "caption"), *_size_notes(kept, settings, resolution)]
+    own = _num_placeholders(snapshot)
+    notes += _placeholder_note(own, counted(own, "caption", "captions"), settings)
+    notes += _size_notes(kept, settings, resolution)
     if prior is not None:
-        notes += _placeholder_note(prior, settings, "regularisation caption")
+        theirs = _num_placeholders(prior)
+        captions = counted(theirs, "regularisation caption", "regularisation captions")
+        notes += _placeholder_note(theirs, captions, settings)
         apart = tuple(entry for entry in prior.entries if entry.sha256 not in out)
-        if len(apart) < len(prior.entries):
+        if num_left_out := len(prior.entries) - len(apart):
             notes.append(
-                f"{len(prior.entries) - len(apart):,} regularisation images are left out: they are held out, so they "
-                "must not be trained on."
+                _(
+                    "{num:,} regularisation images are left out: they are held out, so they must not be trained on.",
+                    num=num_left_out,
+                )
             )
         mixed_in = _prior_items(Snapshot(prior.header, apart), kept, settings, resolution)
         kept += mixed_in
-        rest = f" {n:,} more are not used: one is shown for each of ours." if (n := len(apart) - len(mixed_in)) else ""
-        notes.append(f"{len(mixed_in):,} regularisation images are mixed in, each with its weight.{rest}")
+        mixed = _("{num:,} regularisation images are mixed in, each with its weight.", num=len(mixed_in))
+        if num_unused := len(apart) - len(mixed_in):
+            unused = _("{num:,} more are not used: one is shown for each of ours.", num=num_unused)
+            mixed = f"{mixed} {unused}"
+        notes.append(mixed)
     return TrainingSet(tuple(kept), held_out, tuple(notes))
 
 
@@ -144,16 +158,31 @@ def _fit(image: SnapshotEntry | TrainingItem, settings: TrainingSettings, resolu
     return fit_of(image.width, image.height, resolution, step=step, square=square, focus=focus)
 
 
-def _placeholder_note(snapshot: Snapshot, settings: TrainingSettings, noun: str) -> list[str]:
-    number = sum(TRIGGER_PLACEHOLDER in entry.caption for entry in snapshot.entries)
-    if not number:
-        return []
+def _num_placeholders(snapshot: Snapshot) -> int:
+    return sum(TRIGGER_PLACEHOLDER in entry.caption for entry in snapshot.entries)
+
+
+def _placeholder_note(num_captions: int, captions: str, settings: TrainingSettings) -> list[str]:
+    """What becomes of the placeholder in so many captions, which `captions` says in words."""
     trigger = settings.trigger_word.strip()
+    if not num_captions:
+        return []
     if trigger:
-        return [f"{TRIGGER_PLACEHOLDER} in {counted(number, noun)} is replaced by the trigger word “{trigger}”."]
+        return [
+            _(
+                "{placeholder} in {captions} is replaced by the trigger word “{trigger}”.",
+                placeholder=TRIGGER_PLACEHOLDER,
+                captions=captions,
+                trigger=trigger,
+            )
+        ]
     return [
-        f"{TRIGGER_PLACEHOLDER} in {counted(number, noun)} is learned as plain text, because trigger_word is "
-        "empty. Set trigger_word to replace it."
+        _(
+            "{placeholder} in {captions} is learned as plain text, because trigger_word is empty. Set trigger_word to "
+            "replace it.",
+            placeholder=TRIGGER_PLACEHOLDER,
+            captions=captions,
+        )
     ]
 
 
@@ -163,14 +192,20 @@ def _size_notes(items: Sequence[TrainingItem], settings: TrainingSettings, resol
     if not (fewer := fewer_sizes(items, settings, resolution)):
         return []
     advice = [
-        f"set {name} to {str(value).lower()} for {counted(number, 'size')}"
-        for changes, number in fewer
+        _("set {name} to {value} for {sizes}", name=name, value=str(value).lower(), sizes=counted(num, "size", "sizes"))
+        for changes, num in fewer
         for name, value in changes.items()
     ]
     return [
-        f"{len(items):,} images make {sizes} sizes, and {repeating} of these have fewer images than a batch of "
-        f"{settings.train_batch_size}, so a batch shows the same image several times. Lower train_batch_size, or "
-        f"{', or '.join(advice)}."
+        _(
+            "{num_items:,} images make {sizes} sizes, and {repeating} of these have fewer images than a batch of "
+            "{batch}, so a batch shows the same image several times. Lower train_batch_size, or {advice}.",
+            num_items=len(items),
+            sizes=sizes,
+            repeating=repeating,
+            batch=settings.train_batch_size,
+            advice=reduce(lambda one, other: _("{one}, or {other}", one=one, other=other), advice),
+        )
     ]
 
 
@@ -213,7 +248,7 @@ def _random_crops(entry: SnapshotEntry, centre: Box) -> tuple[Box, ...]:
     width, height = right - left, bottom - top
     rng = random.Random(f"crop {entry.sha256}")
     boxes = []
-    for _ in range(CROP_VARIANTS):
+    for __ in range(CROP_VARIANTS):
         x, y = rng.randint(0, entry.width - width), rng.randint(0, entry.height - height)
         boxes.append((x, y, x + width, y + height))
     return tuple(dict.fromkeys(boxes))
@@ -240,7 +275,7 @@ def _prior_items(
     """Repeated until there are as many as of ours, as kohya's trainer does."""
     if not prior.entries:
         raise TrainingError(
-            "prior_dataset holds only images that are held out. Choose other images, or leave it empty."
+            _("prior_dataset holds only images that are held out. Choose other images, or leave it empty.")
         )
     background = prior.header.recipe.background
     items = [
@@ -260,91 +295,3 @@ def seed_of(*parts: object) -> int:
     """A 63-bit seed from words and numbers."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-@dataclass
-class BatchOrder:
-    """The endless sequence of batches. All images of a batch have one size.
-
-    In each epoch every bucket's images are shuffled; what does not fill a batch is carried into the next epoch, so
-    that every batch is full and every image is seen as often as any other.
-    """
-
-    items: Sequence[TrainingItem]
-    batch_size: int
-    seed: int
-    _batches: list[tuple[int, ...]] = field(default_factory=list)
-    _carried: dict[Bucket, list[int]] = field(default_factory=dict)
-    _epoch: int = 0
-
-    def batch(self, number: int) -> tuple[int, ...]:
-        """The indices of the images of batch `number`, from 0."""
-        while number >= len(self._batches):
-            self._add_epoch()
-        return self._batches[number]
-
-    def _add_epoch(self) -> None:
-        rng = random.Random(seed_of("order", self.seed, self._epoch))
-        by_bucket: dict[Bucket, list[int]] = {}
-        for index, item in enumerate(self.items):
-            by_bucket.setdefault(item.bucket, []).extend([index] * item.repeats)
-        batches = []
-        for bucket, indices in by_bucket.items():
-            rng.shuffle(indices)
-            queue = self._carried.get(bucket, []) + indices
-            full = len(queue) // self.batch_size * self.batch_size
-            batches += [tuple(queue[i : i + self.batch_size]) for i in range(0, full, self.batch_size)]
-            self._carried[bucket] = queue[full:]
-        rng.shuffle(batches)
-        self._batches += batches
-        self._epoch += 1
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What chance decides for one image of one batch. Everything is drawn, used or not: so an option that is
-    switched on does not move what others draw.
-
-    Attributes:
-        flip, crop, drop_caption: numbers in [0, 1).
-        posterior_CHW: which latent of the VAE's posterior.
-        noise_CHW: standard normal.
-        offset_C11: the noise offset's, standard normal.
-        timestep: from 0.
-        caption_rng: for the order of the caption's parts.
-    """
-
-    flip: float
-    crop: float
-    drop_caption: float
-    posterior_CHW: torch.Tensor
-    noise_CHW: torch.Tensor
-    offset_C11: torch.Tensor
-    timestep: int
-    caption_rng: random.Random
-
-
-def draw(seed: int, batch: int, slot: int, *, shape_CHW: Sequence[int], num_train_timesteps: int) -> Draw:
-    """Draw for image `slot` of batch `batch`; on the CPU, so that every machine draws the same."""
-    own_seed = seed_of("draw", seed, batch, slot)
-    generator = torch.Generator().manual_seed(own_seed)
-    flip, crop, drop_caption = torch.rand(3, generator=generator).tolist()
-    timestep = int(torch.randint(0, num_train_timesteps, (1,), generator=generator))
-    return Draw(
-        flip=flip,
-        crop=crop,
-        drop_caption=drop_caption,
-        posterior_CHW=torch.randn(*shape_CHW, generator=generator),
-        noise_CHW=torch.randn(*shape_CHW, generator=generator),
-        offset_C11=torch.randn(shape_CHW[0], 1, 1, generator=generator),
-        timestep=timestep,
-        caption_rng=random.Random(own_seed),
-    )
-
-
-def shuffled_caption(caption: str, *, keep_tokens: int, rng: random.Random) -> str:
-    """The comma-separated parts in another order, the first `keep_tokens` where they are."""
-    parts = [part.strip() for part in caption.split(",") if part.strip()]
-    kept, moved = parts[:keep_tokens], parts[keep_tokens:]
-    rng.shuffle(moved)
-    return ", ".join([*kept, *moved])

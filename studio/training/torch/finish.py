@@ -27,6 +27,7 @@ from studio.core.errors import (
     system_error_message,
 )
 from studio.core.files import read_file
+from studio.core.language import _
 from studio.core.settings import LoraChoice
 from studio.engine.lora_export import largest_difference, read_weights, write_kohya, write_peft
 from studio.engine.lora_file import LoraWeights
@@ -61,7 +62,7 @@ def file_metadata(
         prediction_type: diffusers' word for what the U-Net was trained to predict; settings may leave it to the model.
     """
     conv = {"conv_dim": str(settings.rank), "conv_alpha": f"{settings.lora_alpha:g}"}
-    buckets = Counter(item.bucket for item in data.items for _ in range(item.repeats))
+    buckets = Counter(item.bucket for item in data.items for __ in range(item.repeats))
     own = [item for item in data.items if not item.is_prior]
     return {
         "ss_v2": "False",
@@ -209,11 +210,18 @@ def finish(
     with prepared.adapters.taken_out():
         files, problems = _write(writers, weights, metadata, components, dtype)
         if problems and dtype != torch.float32:
-            notes += (f"The files are stored in float32. In {settings.save_dtype}: {problems[0]}",)
+            notes += (
+                _(
+                    "The files are stored in float32. In {precision}: {problem}",
+                    precision=settings.save_dtype,
+                    problem=problems[0],
+                ),
+            )
             dtype = torch.float32
             files, problems = _write(writers, weights, metadata, components, dtype)
     if not files:
-        raise TrainingError(f"No file could be written. {' '.join(problems)} The checkpoint has what was trained.")
+        why = " ".join(problems)
+        raise TrainingError(_("No file could be written. {why} The checkpoint has what was trained.", why=why))
     name, library_problems = _add_to_library(library, files[0], settings.name)
     if in_memory is not None:
         problems += _check_pictures(files, in_memory, prepared, dtype)
@@ -234,7 +242,7 @@ def _with_thumbnail(metadata: Mapping[str, str], picture: Path | None) -> tuple[
     try:
         return with_thumbnail(metadata, picture), ()
     except PictureFileError as error:
-        return dict(metadata), (f"The file has no thumbnail: {error}",)
+        return dict(metadata), (_("The file has no thumbnail: {error}", error=error),)
 
 
 def _write(
@@ -253,12 +261,17 @@ def _write(
             files.append(file)
             difference = largest_difference(weights, read_weights(file.stem, file, components))
         except (LoraError, WeightsFileError) as error:
-            problems.append(f"{file.name} does not hold what was trained: {error}")
+            problems.append(_("{name} does not hold what was trained: {error}", name=file.name, error=error))
             continue
         if not difference <= LIMITS[dtype]:
             problems.append(
-                f"{file.name}, read back, differs from what was trained by {difference:.2g} of its largest change, "
-                f"where {LIMITS[dtype]:g} is rounding."
+                _(
+                    "{name}, read back, differs from what was trained by {difference:.2g} of its largest change, where "
+                    "{limit:g} is rounding.",
+                    name=file.name,
+                    difference=difference,
+                    limit=LIMITS[dtype],
+                )
             )
     return tuple(files), tuple(problems)
 
@@ -275,8 +288,8 @@ def _check_pictures(
             finally:
                 prepared.manager.loras.use(())
     except (StudioError, OSError, MemoryError, RuntimeError) as error:  # as at a run's end: memory, mostly
-        sentence = str(error) if isinstance(error, StudioError) else system_error_message(error)
-        return (f"It could not be checked whether the files match the trained layers. {sentence}",)
+        why = str(error) if isinstance(error, StudioError) else system_error_message(error)
+        return (_("It could not be checked whether the files match the trained layers. {why}", why=why),)
     return tuple(filter(None, found))
 
 
@@ -285,9 +298,12 @@ def _picture_problem(file: Path, reference: torch.Tensor, prepared: Prepared, dt
     difference = float((made - reference).abs().mean() / reference.std())
     if difference <= LATENTS_LIMITS[dtype]:
         return ""
-    return (
-        f"An image with {file.name} differs from one with the trained layers by {difference:.2g}, where "
-        f"{LATENTS_LIMITS[dtype]:g} is rounding. Please report this."
+    return _(
+        "An image with {name} differs from one with the trained layers by {difference:.2g}, where {limit:g} is "
+        "rounding. Please report this.",
+        name=file.name,
+        difference=difference,
+        limit=LATENTS_LIMITS[dtype],
     )
 
 
@@ -304,7 +320,7 @@ def _add_to_library(library: LoraLibrary, file: Path, name: str) -> tuple[str, t
     try:
         return library.add(file, name=name).name, ()
     except (LoraError, WeightsFileError) as error:
-        return "", (f"{file.name} is not in the library. {error}",)
+        return "", (_("{name} is not in the library. {error}", name=file.name, error=error),)
 
 
 def _identity(file: Path) -> tuple[str | None, ...]:

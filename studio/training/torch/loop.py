@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from studio.core.errors import TrainingError
+from studio.core.language import _
 from studio.engine.memory import MemoryWatch
 from studio.jobs.folder import REQUESTS, RunRequest, take_requests
 from studio.training.events import CheckpointEvent, EffectEvent, HeldOutEvent, StepEvent
@@ -87,26 +88,41 @@ class OptimizerSteps:
 
     def _assert_finite(self, seen: list[tuple[TrainingBatch, torch.Tensor]], norm: float) -> float:
         """The mean loss of all processes."""
-        means = torch.stack([losses.mean() for _, losses in seen]).float()
+        means = torch.stack([losses.mean() for __, losses in seen]).float()
         loss = float(self.processes.all_of(means).mean())
         if math.isfinite(loss) and (math.isfinite(norm) or self.processes.overflow_is_due_to_scale()):
             return loss
         blamed = [
-            f"{key} (timestep {timestep})"
+            _at(key, timestep)
             for batch, losses in seen
             for key, timestep, value in zip(batch.keys, batch.timesteps_B.tolist(), losses.tolist(), strict=True)
             if not math.isfinite(value)
         ]
-        whole = [f"{k} (timestep {t})" for b, _ in seen for k, t in zip(b.keys, b.timesteps_B.tolist(), strict=True)]
-        names = self.processes.words_of_all(blamed) or self.processes.words_of_all(whole)
-        what = "The loss" if blamed or not math.isfinite(loss) else "The gradient"
-        step = self.state.position.step
+        whole = [_at(*place) for b, __ in seen for place in zip(b.keys, b.timesteps_B.tolist(), strict=True)]
+        images = self.processes.words_of_all(blamed) or self.processes.words_of_all(whole)
+        step, is_loss = self.state.position.step, bool(blamed) or not math.isfinite(loss)
         self.state.optimizer.zero_grad(set_to_none=True)
-        raise NotFiniteError(
-            f"{what} of step {step + 1:,} is not finite (loss {loss:g}, gradient {norm:g}), so nothing of it was "
-            f"learned. The state after step {step:,} is saved. Images of the step: {'; '.join(names[:16])}. Lower the "
-            "learning rate; if one image is always among them, exclude it."
-        )
+        raise NotFiniteError(_not_finite_words(step, loss, norm, images[:16], is_loss=is_loss))
+
+
+def _at(key: str, timestep: int) -> str:
+    return _("{key} (timestep {timestep})", key=key, timestep=timestep)
+
+
+def _not_finite_words(step: int, loss: float, norm: float, images: Sequence[str], *, is_loss: bool) -> str:
+    """What happened in the step after `step`, and what to do."""
+    values = {"step": step + 1, "loss": loss, "norm": norm}
+    if is_loss:
+        what = _("The loss of step {step:,} is not finite (loss {loss:g}, gradient {norm:g}),", **values)
+    else:
+        what = _("The gradient of step {step:,} is not finite (loss {loss:g}, gradient {norm:g}),", **values)
+    rest = _(
+        "so nothing of it was learned. The state after step {step:,} is saved. Images of the step: {images}. Lower the "
+        "learning rate; if one image is always among them, exclude it.",
+        step=step,
+        images="; ".join(images),
+    )
+    return f"{what} {rest}"
 
 
 @dataclass
@@ -149,8 +165,13 @@ class Watch:
         elif trained_loss > DIVERGED * self.first_trained_loss and not self.told_worse:
             self.told_worse = True
             self.reporter.problem(
-                f"At step {self.state.position.step:,} the loss of fixed images is {trained_loss:.3g}, where it was "
-                f"{self.first_trained_loss:.3g} before the first step: it diverges. Lower the learning rate, or alpha."
+                _(
+                    "At step {step:,} the loss of fixed images is {loss:.3g}, where it was {first:.3g} before the "
+                    "first step: it diverges. Lower the learning rate, or alpha.",
+                    step=self.state.position.step,
+                    loss=trained_loss,
+                    first=self.first_trained_loss,
+                )
             )
 
     def measure_effect(self) -> None:
@@ -159,8 +180,12 @@ class Watch:
         self.reporter.report(EffectEvent(step=step, groups=groups))
         if max(groups.values()) < NO_EFFECT:
             self.reporter.problem(
-                f"The LoRA has no effect yet at step {step:,}: it changes the weights by less than {NO_EFFECT:g} of "
-                "their length. Raise the learning rate."
+                _(
+                    "The LoRA has no effect yet at step {step:,}: it changes the weights by less than {share:g} of "
+                    "their length. Raise the learning rate.",
+                    step=step,
+                    share=NO_EFFECT,
+                )
             )
 
     def sample(self, step: int) -> None:
@@ -177,7 +202,7 @@ class Watch:
     def sample_now(self) -> None:
         """Images of this step, because they were asked for."""
         if self.validation is None:
-            self.reporter.problem("No images are made: num_validation_images is 0, or no image has a caption.")
+            self.reporter.problem(_("No images are made: num_validation_images is 0, or no image has a caption."))
         self.sample(self.state.position.step)
 
     def save(self, random_states: torch.Tensor, scaler: Mapping[str, object] | None) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from studio.core.errors import TrainingError
+from studio.core.language import _
 from studio.core.results import DeviceCheck
 from studio.core.text import gigabytes
 from studio.engine.attention import attention_of_model
@@ -50,17 +51,25 @@ def decide_checkpointing(
         kept_bytes_per_picture: measures what one image's forward pass keeps for its backward pass.
     """
     if settings.gradient_checkpointing != "auto":
-        on = settings.gradient_checkpointing == "on"
-        return CheckpointingDecision(on, f"Gradient checkpointing is {'on' if on else 'off'}, as you chose.")
+        if settings.gradient_checkpointing == "on":
+            return CheckpointingDecision(True, _("Gradient checkpointing is on, as you chose."))
+        return CheckpointingDecision(False, _("Gradient checkpointing is off, as you chose."))
     free = free_bytes(device) // num_processes
     if free < MIN_FREE_TO_MEASURE:
-        return CheckpointingDecision(True, f"Gradient checkpointing is on: only {gigabytes(free)} are free.")
+        return CheckpointingDecision(
+            True, _("Gradient checkpointing is on: only {size} are free.", size=gigabytes(free))
+        )
     needed = int(kept_bytes_per_picture() * settings.train_batch_size * BACKWARD_FACTOR)
     fits = needed <= free * SHARE_OF_FREE
-    words = f"a batch of {settings.train_batch_size} keeps about {gigabytes(needed)}, {gigabytes(free)} are free"
+    why = _(
+        "a batch of {batch} keeps about {needed}, {free} are free",
+        batch=settings.train_batch_size,
+        needed=gigabytes(needed),
+        free=gigabytes(free),
+    )
     if fits:
-        return CheckpointingDecision(False, f"Gradient checkpointing is off, which is faster: {words}.")
-    return CheckpointingDecision(True, f"Gradient checkpointing is on, about a quarter slower: {words}.")
+        return CheckpointingDecision(False, _("Gradient checkpointing is off, which is faster: {why}.", why=why))
+    return CheckpointingDecision(True, _("Gradient checkpointing is on, about a quarter slower: {why}.", why=why))
 
 
 def kept_bytes_of(denoiser: Denoiser, batch: TrainingBatch) -> int:
@@ -113,10 +122,16 @@ def assert_fits(
     wrong_rows = check is not None and check.is_wrong(LINEAR)
     most = largest_batch(device.type, resolution, max_rows=CHECKED_MAX_ROWS if wrong_rows else MPS_MAX_ROWS)
     if most is not None and settings.train_batch_size > most:
-        why = "as the device check found" if wrong_rows else "pytorch #177116"
+        why = _("as the device check found") if wrong_rows else "pytorch #177116"
         raise TrainingError(
-            f"train_batch_size must be at most {most} at {resolution} pixels on this GPU, whose gradients are wrong "
-            f"beyond ({why}), got {settings.train_batch_size}. Raise gradient_accumulation_steps instead."
+            _(
+                "train_batch_size must be at most {most} at {resolution} pixels on this GPU, whose gradients are wrong "
+                "beyond ({why}), got {batch}. Raise gradient_accumulation_steps instead.",
+                most=most,
+                resolution=resolution,
+                why=why,
+                batch=settings.train_batch_size,
+            )
         )
     if (
         check is not None
@@ -125,9 +140,12 @@ def assert_fits(
         and settings.gradient_checkpointing != "off"
     ):
         raise TrainingError(
-            f"lora_dropout must be 0 or gradient_checkpointing off on this GPU, which drops other numbers where a "
-            f"pass is computed again (device check), got {settings.lora_dropout:g} and "
-            f"{settings.gradient_checkpointing}."
+            _(
+                "lora_dropout must be 0 or gradient_checkpointing off on this GPU, which drops other numbers where a "
+                "pass is computed again (device check), got {dropout:g} and {checkpointing}.",
+                dropout=settings.lora_dropout,
+                checkpointing=settings.gradient_checkpointing,
+            )
         )
 
 
@@ -163,9 +181,19 @@ def assert_room(
     weights = dtype.itemsize * sum(parameter.numel() for parameter in components.unet.parameters())
     total = total_bytes(device)
     if needed + weights > total:
-        raise TrainingError(
-            f"A batch of {settings.train_batch_size} at {resolution} pixels takes about {gigabytes(needed)} beside the "
-            f"U-Net's {gigabytes(weights)}, and this device has {gigabytes(total)} in all. Lower train_batch_size "
-            "(raise gradient_accumulation_steps instead) or resolution"
-            + (", or set gradient_checkpointing on." if settings.gradient_checkpointing == "off" else ".")
+        too_much = _(
+            "A batch of {batch} at {resolution} pixels takes about {needed} beside the U-Net's {weights}, and this "
+            "device has {total} in all.",
+            batch=settings.train_batch_size,
+            resolution=resolution,
+            needed=gigabytes(needed),
+            weights=gigabytes(weights),
+            total=gigabytes(total),
         )
+        advice = _("Lower train_batch_size (raise gradient_accumulation_steps instead) or resolution.")
+        if settings.gradient_checkpointing == "off":
+            advice = _(
+                "Lower train_batch_size (raise gradient_accumulation_steps instead) or resolution, or set "
+                "gradient_checkpointing on."
+            )
+        raise TrainingError(f"{too_much} {advice}")

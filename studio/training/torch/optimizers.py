@@ -8,6 +8,7 @@ from prodigyopt import Prodigy
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from studio.core.language import _
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 
@@ -88,9 +89,14 @@ def schedule_notes(settings: TrainingSettings) -> tuple[str, ...]:
     """What to know of the learning rate before the first step, in sentences."""
     notes = []
     if settings.optimizer == "Prodigy" and settings.learning_rate < 0.1:
-        notes.append(f"Prodigy finds the rate itself and expects learning_rate 1; it is {settings.learning_rate:g}.")
+        notes.append(
+            _(
+                "Prodigy finds the rate itself and expects learning_rate 1; it is {rate:g}.",
+                rate=settings.learning_rate,
+            )
+        )
     if settings.optimizer == "Prodigy" and settings.train_text_encoder:
-        notes.append("Prodigy finds one rate for all: text_encoder_learning_rate has no effect with it.")
+        notes.append(_("Prodigy finds one rate for all: text_encoder_learning_rate has no effect with it."))
     return tuple(notes)
 
 

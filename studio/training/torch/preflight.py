@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import psutil
 import torch
 
+from studio.core.language import _, number
 from studio.core.paths import UserData
 from studio.core.text import counted, duration, gigabytes
 from studio.datasets.snapshot import Snapshot, with_masks
@@ -35,7 +36,7 @@ NOTICEABLE = 0.05  # of time or memory: less is what two measurements of the sam
 
 
 def run_preflight(
-    settings: TrainingSettings, user_data: UserData, *, report: Callable[[str], None] = lambda _: None
+    settings: TrainingSettings, user_data: UserData, *, report: Callable[[str], None] = lambda words: None
 ) -> Preflight:
     """Measure on the images of one batch; other images are not even opened after the dataset's check.
 
@@ -47,11 +48,11 @@ def run_preflight(
         OSError: where the caches cannot be written.
     """
     assert_consistent(settings)
-    report("Checking the dataset.")
+    report(_("Checking the dataset."))
     data = with_masks(take_snapshot(settings.dataset, user_data).snapshot, settings.mask_folder)
     prior = take_snapshot(settings.prior_dataset, user_data).snapshot if settings.prior_dataset else None
     device = pick_device(cpu_only=settings.cpu)
-    mixed_precision, _ = precision_of_passes(device, settings.mixed_precision)
+    mixed_precision = precision_of_passes(device, settings.mixed_precision)[0]
     processes = Processes(cpu_only=settings.cpu, mixed_precision=mixed_precision)
     # Of a few images, nothing can be held out.
     of_few = settings.model_copy(update={"held_out_percent": 0.0, "prior_dataset": ""})
@@ -62,9 +63,9 @@ def run_preflight(
 
 def _few(data: Snapshot, settings: TrainingSettings) -> Snapshot:
     """As many images as a batch needs, spread over the dataset."""
-    number = min(len(data.entries), settings.train_batch_size)
-    every = len(data.entries) // number
-    return Snapshot(data.header, data.entries[::every][:number])
+    num_images = min(len(data.entries), settings.train_batch_size)
+    every = len(data.entries) // num_images
+    return Snapshot(data.header, data.entries[::every][:num_images])
 
 
 @dataclass(frozen=True)
@@ -90,27 +91,26 @@ class _Measured:
 
 def _measure(prepared: Prepared, report: Callable[[str], None]) -> _Measured:
     device = prepared.manager.device
-    report("Measuring batches with gradient checkpointing.")
+    report(_("Measuring batches with gradient checkpointing."))
     with_checkpointing = _passes(prepared, on=True)
     without = None
     kept = kept_bytes_of(prepared.denoiser, prepared.maker.batch(0)) if free_bytes(device) > 3 * 2**30 else None
     needed = None if kept is None else kept * prepared.settings.train_batch_size * BACKWARD_FACTOR
     if needed is not None and needed < free_bytes(device) * SHARE_OF_FREE:
-        report("Measuring batches without gradient checkpointing.")
+        report(_("Measuring batches without gradient checkpointing."))
         without = _passes(prepared, on=False)
-    report("Measuring the encoding of an image and a validation image.")
+    report(_("Measuring the encoding of an image and a validation image."))
     both = _Measured(with_checkpointing, without, _encoding_seconds(prepared), _picture_seconds(prepared))
     chosen, on = both.chosen(prepared.plan)
     size = _half(prepared.settings.train_batch_size)
     if not size or chosen.peak_bytes < _memory_limit(device) * NEARLY_ALL:
         return both
-    report("Measuring half batches, which take less memory.")
+    report(_("Measuring half batches, which take less memory."))
     return replace(both, half=_passes(prepared, on=on, size=size))
 
 
 def _memory_limit(device: torch.device) -> int:
-    _, limit = read_accelerator(device)
-    return limit or psutil.virtual_memory().total
+    return read_accelerator(device)[1] or psutil.virtual_memory().total
 
 
 def _half(batch: int) -> int:
@@ -125,9 +125,9 @@ def _passes(prepared: Prepared, *, on: bool, size: int | None = None) -> PassFac
     prepared.denoiser.train()
     seconds = []
     with torch.random.fork_rng(devices=[]), MemoryMeter(device) as meter:
-        for number in range(1 + TIMED_PASSES):
+        for index in range(1 + TIMED_PASSES):
             started = time.perf_counter()
-            losses = prepared.noise_loss(prepared.denoiser, prepared.maker.batch(number).first(size))
+            losses = prepared.noise_loss(prepared.denoiser, prepared.maker.batch(index).first(size))
             torch.autograd.backward(losses.mean())
             synchronize(device)
             meter.sample_accelerator()
@@ -271,7 +271,10 @@ def _measured_offers(
     other = measured.without if on else measured.with_checkpointing
     if other is not None and _gains(other, chosen):
         changes: dict[str, object] = {"gradient_checkpointing": "off" if on else "on"}
-        words = f"checkpointing {'off' if on else 'on'}: {_measured_words(other, chosen)}"
+        change = _change_words(other, chosen)
+        words = (
+            _("checkpointing off: {change}", change=change) if on else _("checkpointing on: {change}", change=change)
+        )
         offers.append(Offer(changes=changes, effect=words))
     if measured.half is not None:
         batch, size = settings.train_batch_size, _half(settings.train_batch_size)
@@ -280,7 +283,8 @@ def _measured_offers(
         as_many = PassFacts(seconds=seconds, peak_bytes=measured.half.peak_bytes)
         if _gains(as_many, chosen):
             changes = {"train_batch_size": size, "gradient_accumulation_steps": accumulation}
-            words = f"batches of {size}, {accumulation} to a step: {_measured_words(as_many, chosen)}"
+            change = _change_words(as_many, chosen)
+            words = _("batches of {size}, {num} to a step: {change}", size=size, num=accumulation, change=change)
             offers.append(Offer(changes=changes, effect=words))
     return tuple(offers)
 
@@ -291,9 +295,9 @@ def _gains(other: PassFacts, chosen: PassFacts) -> bool:
     return other.peak_bytes < chosen.peak_bytes * most or other.seconds < chosen.seconds * most
 
 
-def _measured_words(other: PassFacts, chosen: PassFacts) -> str:
+def _change_words(other: PassFacts, chosen: PassFacts) -> str:
     memory = _memory_change(other.peak_bytes - chosen.peak_bytes)
-    return f"{memory}, {_percent(other.seconds / chosen.seconds)} time (measured)"
+    return _("{memory}, {share} time (measured)", memory=memory, share=_percent(other.seconds / chosen.seconds))
 
 
 def _fewer_steps(settings: TrainingSettings, saved_seconds: float) -> tuple[Offer, ...]:
@@ -301,7 +305,8 @@ def _fewer_steps(settings: TrainingSettings, saved_seconds: float) -> tuple[Offe
     if settings.max_train_steps <= FEWER_STEPS_FROM:
         return ()
     steps = settings.max_train_steps // 2
-    return (Offer(changes={"max_train_steps": steps}, effect=f"{steps:,} steps: {duration(saved_seconds)} less"),)
+    effect = _("{steps:,} steps: {time} less", steps=steps, time=duration(saved_seconds))
+    return (Offer(changes={"max_train_steps": steps}, effect=effect),)
 
 
 def _fewer_sizes(settings: TrainingSettings, whole: TrainingSet, resolution: int) -> tuple[Offer, ...]:
@@ -309,20 +314,30 @@ def _fewer_sizes(settings: TrainingSettings, whole: TrainingSet, resolution: int
     own = [item for item in whole.items if not item.is_prior]
     now = len({item.bucket for item in own})
     return tuple(
-        Offer(changes=changes, effect=f"{counted(number, 'training size')} instead of {now}: fewer repeats in a batch")
-        for changes, number in fewer_sizes(own, settings, resolution)[:1]
+        Offer(
+            changes=changes,
+            effect=_(
+                "{sizes} instead of {now}: fewer repeats in a batch",
+                sizes=counted(num_sizes, "training size", "training sizes"),
+                now=now,
+            ),
+        )
+        for changes, num_sizes in fewer_sizes(own, settings, resolution)[:1]
     )
 
 
 def _warnings(chosen: PassFacts, *, limit: int, disk: int, free_disk: int) -> tuple[str, ...]:
     warnings = []
     if chosen.peak_bytes > limit * NEARLY_ALL:
-        warnings.append(
-            f"It needs {gigabytes(chosen.peak_bytes)} of {gigabytes(limit)}: the machine would swap or end it. Take "
-            "one of the suggestions."
+        memory = _(
+            "It needs {needed} of {limit}: the machine would swap or end it. Take one of the suggestions.",
+            needed=gigabytes(chosen.peak_bytes),
+            limit=gigabytes(limit),
         )
+        warnings.append(memory)
     if disk > free_disk * NEARLY_ALL:
-        warnings.append(f"It needs {gigabytes(disk)} of disk, {gigabytes(free_disk)} are free. Free some first.")
+        needed, free = gigabytes(disk), gigabytes(free_disk)
+        warnings.append(_("It needs {needed} of disk, {free} are free. Free some first.", needed=needed, free=free))
     return tuple(warnings)
 
 
@@ -331,4 +346,4 @@ def _memory_change(num_bytes: int) -> str:
 
 
 def _percent(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.0f} %".replace("-", "−")
+    return f"{number(100 * (ratio - 1), '+.0f')} %".replace("-", "−")

@@ -8,6 +8,7 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from studio.core.errors import LoraError, SettingsError, TrainingError, WeightsFileError
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.core.results import EngineFacts
 from studio.core.settings import GenerationSettings, ModelSettings
@@ -187,7 +188,7 @@ def _load(
     report: Callable[[str], None],
     cancelled: Callable[[], bool],
 ) -> tuple[PipelineManager, EngineFacts]:
-    report("Loading the model.")
+    report(_("Loading the model."))
     manager = PipelineManager(
         device,
         rejected_folder=user_data.rejected,
@@ -196,8 +197,11 @@ def _load(
     )
     facts = manager.load(
         ModelSettings(model=settings.model, prediction_type=settings.prediction_type, tf32=settings.tf32),
-        progress=DownloadWatcher(lambda p: report(f"Downloading {p.file}: {p.done_bytes:,} bytes."), cancelled),
-        on_check=lambda part: report(f"Checking the device: {part}."),
+        progress=DownloadWatcher(
+            lambda p: report(_("Downloading {file}: {done:,} bytes.", file=p.file, done=p.done_bytes)),
+            cancelled,
+        ),
+        on_check=lambda part: report(_("Checking the device: {part}.", part=_(part))),
     )
     return manager, facts
 
@@ -213,11 +217,11 @@ def _tagged_loras(settings: TrainingSettings, manager: PipelineManager, *, is_ne
     found = []
     for prompt in settings.validation_prompts:
         try:
-            _, choices = take_lora_tags(prompt)
-            found += [manager.loras.read(choice.name) for choice in choices]
+            found += [manager.loras.read(choice.name) for choice in take_lora_tags(prompt)[1]]
         except (SettingsError, LoraError, WeightsFileError) as error:
             if is_new:
-                raise TrainingError(f"validation_prompts: {prompt!r} cannot be used. {error}") from error
+                words = _("validation_prompts: {prompt!r} cannot be used. {error}", prompt=prompt, error=error)
+                raise TrainingError(words) from error
     return tuple(found)
 
 
@@ -233,10 +237,9 @@ def _put_layers_in(
 
 def _checkpoint(components: Components, device: torch.device, *, wanted: bool) -> None:
     """Compute passes again in place of keeping them, where that is wanted."""
-    if not wanted:
-        return
-    components.unet.enable_gradient_checkpointing()
-    if device.type == "cpu":
+    if wanted:
+        components.unet.enable_gradient_checkpointing()
+    if wanted and device.type == "cpu":
         give_back_between_blocks(components.unet)
 
 
@@ -252,10 +255,12 @@ def _digests(settings: TrainingSettings, components: Components, plan: TrainingP
         "text_encoder": digest_of(components.text_encoder),
     }
     if plan is not None and plan.model_digests != digests:
-        raise TrainingError(
-            f"The model {settings.model} is another one than when the run began. Put the old one back, or duplicate "
-            "the run to train on this one."
+        words = _(
+            "The model {model} is another one than when the run began. Put the old one back, or duplicate the run to "
+            "train on this one.",
+            model=settings.model,
         )
+        raise TrainingError(words)
     return digests
 
 
@@ -320,8 +325,7 @@ def _plan(
     checked = facts.device_check.sentence if facts.device_check else ""
     notes = [*training_set.notes, decision.reason, facts.precision.reason, precision_note, checked]
     if settings.num_validation_images and not prompts:
-        notes.append("No validation images are made: no image has a caption. Give validation_prompts to see some.")
-    notes += settings_notes(settings)
+        notes.append(_("No validation images are made: no image has a caption. Give validation_prompts to see some."))
     return TrainingPlan(
         resolution=resolution,
         gradient_checkpointing=decision.on,
@@ -342,5 +346,5 @@ def _plan(
         device_name=facts.device_name,
         versions=versions(),
         warmup_from_zero=False,
-        notes=tuple(note for note in notes if note),
+        notes=tuple(filter(None, (*notes, *settings_notes(settings)))),
     )

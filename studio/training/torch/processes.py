@@ -6,6 +6,7 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather, gather_object
 
+from studio.core.language import _
 from studio.engine.device import pick_device
 from studio.training.settings import MixedPrecisionName
 
@@ -91,7 +92,8 @@ def precision_of_passes(device: torch.device, wanted: MixedPrecisionName) -> tup
     """(what passes are computed in, what to tell): half precision on CUDA only, whatever was asked for."""
     if wanted == "no" or device.type == "cuda":
         return wanted, ""
-    return "no", (
-        f"mixed_precision {wanted} was asked for; float32 is used: half precision makes NaN on Apple's GPUs and is "
-        "slower on a CPU."
+    return "no", _(
+        "mixed_precision {wanted} was asked for; float32 is used: half precision makes NaN on Apple's GPUs and is "
+        "slower on a CPU.",
+        wanted=wanted,
     )

@@ -16,6 +16,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from studio.core.errors import TrainingError
+from studio.core.language import _
 from studio.jobs.events import JobEvent, first_step_taken_back
 from studio.jobs.folder import pending_requests
 from studio.jobs.reporter import JobReporter, retry_until_disk_space
@@ -105,8 +106,10 @@ class WandbBoard:
             import wandb
         except ImportError as error:
             raise TrainingError(
-                "wandb is switched on, but not installed. Install it with `pip install wandb` in the studio's .venv, "
-                "or leave it off: TensorBoard's files are written in any case."
+                _(
+                    "wandb is switched on, but not installed. Install it with `pip install wandb` in the studio's "
+                    ".venv, or leave it off: TensorBoard's files are written in any case."
+                )
             ) from error
         self._image = wandb.Image
         self._run = wandb.init(
@@ -157,7 +160,13 @@ class Reporter(JobReporter):
             for board in self.boards:
                 self._guarded(partial(board.scalars, step, values))
         if isinstance(event, StepEvent):
-            label = f"step {event.step:,} of {self.num_steps:,}  loss {event.loss:.4f}  {event.seconds:.2f} s/step"
+            label = _(
+                "step {step:,} of {all:,}  loss {loss:.4f}  {seconds:.2f} s/step",
+                step=event.step,
+                all=self.num_steps,
+                loss=event.loss,
+                seconds=event.seconds,
+            )
             self.stepped(event.step, event.seconds, lambda _mean: label)
         elif isinstance(event, HeldOutEvent | CheckpointEvent):
             self.print_line(f"{_label(event)}{' ' * 40}")
@@ -178,7 +187,12 @@ class Reporter(JobReporter):
             act()
         except OSError as error:
             self.boards = ()
-            self.problem(f"TensorBoard's files can no longer be written ({error}). The run continues without them.")
+            self.problem(
+                _(
+                    "TensorBoard's files can no longer be written ({error}). The run continues without them.",
+                    error=error,
+                )
+            )
 
 
 def save_step(act: Callable[[], T], *, step: int, reporter: JobReporter, stop_signal: Callable[[], bool]) -> T:
@@ -192,12 +206,15 @@ def save_step(act: Callable[[], T], *, step: int, reporter: JobReporter, stop_si
     """
     return retry_until_disk_space(
         act,
-        what=f"step {step:,}",
+        what=_("step {step:,}", step=step),
         reporter=reporter,
         should_stop=lambda: stop_signal() or "stop" in pending_requests(reporter.folder),
         stopped=TrainingError(
-            f"Stopped while the disk was full: step {step:,} could not be saved. The last checkpoint is whole; "
-            "free some space and resume."
+            _(
+                "Stopped while the disk was full: step {step:,} could not be saved. The last checkpoint is whole; "
+                "free some space and resume.",
+                step=step,
+            )
         ),
     )
 
@@ -216,6 +233,16 @@ def _board_values(event: JobEvent) -> dict[str, float]:
 
 def _label(event: HeldOutEvent | CheckpointEvent) -> str:
     if isinstance(event, CheckpointEvent):
-        return f"checkpoint of step {event.step:,} saved ({event.seconds:.2f} s)"
-    held_out = "none held out" if event.held_out_loss is None else f"held out {event.held_out_loss:.4f}"
-    return f"step {event.step:,}: loss of fixed noise: {held_out}, trained {event.trained_loss:.4f}"
+        return _("checkpoint of step {step:,} saved ({seconds:.2f} s)", step=event.step, seconds=event.seconds)
+    if event.held_out_loss is None:
+        return _(
+            "step {step:,}: loss of fixed noise: none held out, trained {trained:.4f}",
+            step=event.step,
+            trained=event.trained_loss,
+        )
+    return _(
+        "step {step:,}: loss of fixed noise: held out {held_out:.4f}, trained {trained:.4f}",
+        step=event.step,
+        held_out=event.held_out_loss,
+        trained=event.trained_loss,
+    )

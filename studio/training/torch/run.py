@@ -20,8 +20,10 @@ from studio.core.errors import (
     StudioError,
     TrainingError,
     error_message,
+    is_out_of_memory,
     system_error_message,
 )
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.datasets.snapshot import Snapshot, changed_since, read_snapshot, with_masks
 from studio.engine.device import pick_device
@@ -43,7 +45,7 @@ from studio.training.torch.processes import Processes, precision_of_passes
 from studio.training.torch.reporter import BetweenSteps, Reporter, save_step
 
 RunEnd = Literal["finished", "stopped", "paused"]
-NO_MEMORY = "There is not enough memory"
+MAX_NAMED = 5  # of the files that changed
 
 
 def train_run(run: RunFolder, user_data: UserData, *, use_snapshot: bool = False) -> RunEnd:
@@ -95,7 +97,8 @@ def _report(run: RunFolder) -> None:
     try:
         write_report(run)
     except (StudioError, OSError) as error:
-        print(f"The report cannot be written: {error_message(error)}", file=sys.stderr, flush=True)
+        words = _("The report cannot be written: {error}", error=error_message(error))
+        print(words, file=sys.stderr, flush=True)
 
 
 def _train(
@@ -115,11 +118,12 @@ def _train(
         ending = loop.train()
         if ending == "finished":
             problems = _finish(run, prepared, loop.watch, user_data)
-            reporter.state("finished", " ".join((f"The LoRA {settings.name} is finished.", *problems)))
+            reporter.state("finished", " ".join((_("The LoRA {name} is finished.", name=settings.name), *problems)))
         else:
             step = loop.state.position.step
-            words = "It was saved" if step else "It was stopped"
-            reporter.state(ending, f"{words} at step {step:,}; resume to continue.")
+            stopped = _("It was stopped at step {step:,}; resume to continue.", step=step)
+            saved = _("It was saved at step {step:,}; resume to continue.", step=step)
+            reporter.state(ending, saved if step else stopped)
     return ending
 
 
@@ -132,7 +136,7 @@ def open_loop(run: RunFolder, user_data: UserData) -> Iterator[TrainingLoop]:
     """
     settings = read_run_settings(run)
     reporter = Reporter(run, BetweenSteps.of(settings))
-    _, loop = _open(run, settings, user_data, reporter=reporter, stop=StopSignal(), use_snapshot=False)
+    __, loop = _open(run, settings, user_data, reporter=reporter, stop=StopSignal(), use_snapshot=False)
     with loop.memory:
         yield loop
     reporter.close()
@@ -152,7 +156,7 @@ def _open(
     _assert_shareable(settings, processes)
     report = reporter.progress if reporter else _say_nothing
     if reporter:
-        reporter.state("preparing", "Reading the dataset.")
+        reporter.state("preparing", _("Reading the dataset."))
     data = read_data(run, settings, use_snapshot=use_snapshot)
     plan = read_plan(run)
     prepared = prepare(
@@ -168,7 +172,7 @@ def _open(
 def _finish(run: RunFolder, prepared: Prepared, watch: Watch, user_data: UserData) -> tuple[str, ...]:
     """Write, keep and check what was trained; what is wrong with it, in sentences."""
     reporter, state = watch.reporter, watch.state
-    reporter.progress("Writing the LoRA and reading it back.")
+    reporter.progress(_("Writing the LoRA and reading it back."))
     library = LoraLibrary(user_data.loras)
 
     def in_memory() -> torch.Tensor:
@@ -199,10 +203,14 @@ def _finish(run: RunFolder, prepared: Prepared, watch: Watch, user_data: UserDat
     for note in files.notes:
         reporter.note(note)
     if files.library_name:
-        reporter.note(f"The LoRA is in the library as {files.library_name}: choose it on the Inference tab.")
+        name = files.library_name
+        reporter.note(_("The LoRA is in the library as {name}: choose it on the Inference tab.", name=name))
     if not files.problems:
         return ()
-    again = f"The checkpoint has what was trained: python -m studio train {run.name} writes and checks the files again."
+    again = _(
+        "The checkpoint has what was trained: python -m studio train {name} writes and checks the files again.",
+        name=run.name,
+    )
     return (*files.problems, again)
 
 
@@ -217,7 +225,9 @@ def _run_alone(run: RunFolder, is_main: bool) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout as error:
         pid = read_status(run).pid
-        raise RunError(f"{run.name} is already being trained (process {pid}). Stop that one first.") from error
+        raise RunError(
+            _("{name} is already being trained (process {pid}). Stop that one first.", name=run.name, pid=pid)
+        ) from error
     try:
         forget_old_requests(run)
         yield
@@ -232,7 +242,9 @@ def _device(user_data: UserData, run: RunFolder, reporter: Reporter, stop: StopS
     def given_up() -> bool:
         return stop() or bool(take_requests(run) & {"stop", "pause"})
 
-    with device_turn(user_data, f"training {run.name}", waiting=reporter.waits_for_device, given_up=given_up):
+    with device_turn(
+        user_data, _("training {name}", name=run.name), waiting=reporter.waits_for_device, given_up=given_up
+    ):
         yield
 
 
@@ -248,12 +260,14 @@ def read_data(run: RunFolder, settings: TrainingSettings, *, use_snapshot: bool)
     )
     changed = [s for snapshot in (data.snapshot, data.prior) if snapshot is not None for s in changed_since(snapshot)]
     if changed and not use_snapshot:
-        more = f" and {len(changed) - 5:,} more" if len(changed) > 5 else ""
-        raise TrainingError(
-            f"The dataset was changed since the run began: {' '.join(changed[:5])}{more} Put the files back, or "
-            "duplicate the run to train on them as they are now, or give --use-snapshot to continue with the images as "
-            "they were, where the cache still has them."
+        named = changed[:MAX_NAMED]
+        if more := len(changed) - len(named):
+            named.append(_("and {more:,} more", more=more))
+        advice = _(
+            "Put the files back, or duplicate the run to train on them as they are now, or give --use-snapshot to "
+            "continue with the images as they were, where the cache still has them."
         )
+        raise TrainingError(" ".join((_("The dataset was changed since the run began:"), *named, advice)))
     if any(entry.mask for entry in data.snapshot.entries):
         return data
     # Begun before masks were in snapshots: they are looked up now, and the digest stays the one of its checkpoints.
@@ -269,8 +283,12 @@ def _assert_shareable(settings: TrainingSettings, processes: Processes) -> None:
     accumulation = settings.gradient_accumulation_steps
     if accumulation % processes.count:
         raise TrainingError(
-            f"gradient_accumulation_steps must be a multiple of the number of processes ({processes.count}), which "
-            f"share the batches of a step, got {accumulation}."
+            _(
+                "gradient_accumulation_steps must be a multiple of the number of processes ({count}), which share the "
+                "batches of a step, got {accumulation}.",
+                count=processes.count,
+                accumulation=accumulation,
+            )
         )
 
 
@@ -285,15 +303,14 @@ def _words_of(error: BaseException) -> str:
     """Of our errors their own sentence; running out of memory is said with what to lower."""
     if isinstance(error, StudioError):
         return str(error)
-    sentence = system_error_message(error)
-    if sentence.startswith(NO_MEMORY):
-        return (
+    if is_out_of_memory(error):
+        return _(
             "There is not enough memory for this training; the last checkpoint is whole. Set gradient_checkpointing "
             "on, lower train_batch_size (raise gradient_accumulation_steps instead) or resolution, and resume a "
             "duplicate; or close other programs and resume this one."
         )
-    return sentence
+    return system_error_message(error)
 
 
-def _say_nothing(_: object) -> None:
+def _say_nothing(__: object) -> None:
     """Only the first process tells."""

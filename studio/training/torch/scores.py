@@ -9,6 +9,7 @@ from PIL import Image
 
 from studio.core.errors import GenerationCancelledError, PictureFileError
 from studio.core.files import open_file
+from studio.core.language import _
 from studio.images.decoding import open_rgb
 from studio.images.files import is_whole_png
 from studio.images.scores.image import PictureScores, score_picture, summarise_scores
@@ -122,7 +123,7 @@ class RunScores:
         chosen = self.items[:: max(1, len(self.items) // MAX_REFERENCES)][:MAX_REFERENCES]
         scores: list[PictureScores] = []
         for number, item in enumerate(chosen):
-            self._go_on(f"Scoring the dataset's own images: {number:,} of {len(chosen):,}.")
+            self._go_on(_("Scoring the dataset's own images: {number:,} of {all:,}.", number=number, all=len(chosen)))
             try:
                 picture = np.asarray(open_rgb(item.path, background=item.background))
             except PictureFileError:  # it was read when its latents were made, and is gone since
@@ -164,12 +165,18 @@ class RunScores:
             paths, background = [item.path for item in self.items], self.items[0].background
 
             def looked_at(number: int) -> None:
-                self._go_on(f"Looking at the training images, to find likenesses: {number:,} of {len(paths):,}.")
+                self._go_on(
+                    _(
+                        "Looking at the training images, to find likenesses: {number:,} of {all:,}.",
+                        number=number,
+                        all=len(paths),
+                    )
+                )
 
             self._index = NearestIndex.build(paths, background=background, on_picture=looked_at)
         return self._index
 
     def _go_on(self, words: str) -> None:
         if self.cancelled():
-            raise GenerationCancelledError("Stopped while images were scored.")
+            raise GenerationCancelledError(_("Stopped while images were scored."))
         self.report(words)

@@ -26,6 +26,7 @@ from studio.core.errors import (
     StudioError,
     error_message,
 )
+from studio.core.language import _
 from studio.core.settings import SEED_MAX, GenerationSettings, LoraChoice
 from studio.engine.device import release_memory
 from studio.engine.lora_export import write_kohya
@@ -68,7 +69,7 @@ def settings_notes(settings: TrainingSettings) -> tuple[str, ...]:
     """
     tokens = TokenCounter(tokenizer_of(settings.model))
     of_prompts = (
-        f"validation_prompts {prompt[:40]!r}: {note}"
+        _("validation_prompts {prompt!r}: {note}", prompt=prompt[:40], note=note)
         for prompt in settings.validation_prompts
         for note in prompt_notes(prompt, long_prompt=None, tokens=tokens)
     )
@@ -200,7 +201,8 @@ class Sampler:
             if lora is None and _is_made(file, wanted):  # before the run was resumed
                 files.append(self._relative(file))
                 continue
-            made = self._make(wanted, f"The image {self._shown_prompt(generation)!r} of step {step:,}")
+            prompt = self._shown_prompt(generation)
+            made = self._make(wanted, _("The image {prompt!r} of step {step:,}", prompt=prompt, step=step))
             if made is None:
                 files.append(None)
                 continue
@@ -214,11 +216,11 @@ class Sampler:
         try:
             return self.manager.generate(wanted, watcher=Watcher(cancelled=self.cancelled))
         except InvalidImageError as error:
-            words = f"{name} is not valid. {error}"
+            words = _("{name} is not valid. {error}", name=name, error=error)
         except CancelledError:
             raise
         except (StudioError, ValueError, MemoryError, RuntimeError) as error:
-            words = f"{name} cannot be made. {error_message(error)}"
+            words = _("{name} cannot be made. {error}", name=name, error=error_message(error))
         release_memory(self.manager.device)
         self.report_problem(words)
         return None
@@ -258,7 +260,7 @@ class ValidationPictures:
         Raises:
             OSError: where they cannot be written, but for a full disk, which is waited for.
         """
-        self._make(0, self.sampler.sample_base, "Making the images of the base model.", at=at)
+        self._make(0, self.sampler.sample_base, _("Making the images of the base model."), at=at)
 
     def make(self, step: int, weights: LoraWeights, metadata: Mapping[str, str]) -> None:
         """The images of a step.
@@ -266,7 +268,7 @@ class ValidationPictures:
         Raises:
             OSError: as `make_base`.
         """
-        words = f"Making the images of step {step:,}."
+        words = _("Making the images of step {step:,}.", step=step)
         self._make(step, lambda: self.sampler.sample(step, weights, metadata), words, at=step)
 
     def score_the_rest(self, *, at: int) -> None:
@@ -274,7 +276,7 @@ class ValidationPictures:
         unscored = self.scores.unscored() if self.scores is not None else []
         if not unscored:
             return
-        self.reporter.state("sampling", "Scoring images that were made before.", step=at)
+        self.reporter.state("sampling", _("Scoring images that were made before."), step=at)
         with suppress(GenerationCancelledError):  # a stop again
             for event in unscored:
                 self._score(event)
@@ -313,7 +315,7 @@ class ValidationPictures:
             self._report(self.scores, self.scores.score(event))
         except DatasetError as error:  # the files are gone, as they may be with --use-snapshot
             self.scores = None
-            self.reporter.problem(f"Images are not scored any longer: {error}")
+            self.reporter.problem(_("Images are not scored any longer: {error}", error=error))
             return 0.0
         proposal = self.scores.proposal()
         if proposal is not None:

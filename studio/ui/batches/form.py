@@ -9,6 +9,7 @@ from gradio.components import Component
 
 from studio.batches.settings import BatchSettings
 from studio.core.errors import SettingsError
+from studio.core.language import N_, _
 from studio.core.settings import GenerationSettings, LoraChoice
 from studio.ui.forms import (
     LORA_ROWS,
@@ -50,23 +51,27 @@ EXAMPLE: Mapping[str, object] = {
     "generation": {"prompt": "", "num_inference_steps": 20, "loras": [{"name": "white-ground"}]},
 }
 """Shoes that the model inside can draw: sixty images in about a minute."""
-NOTHING = "nothing"
-WORD = "a word of the prompts"
+NOTHING = N_("nothing")
+WORD = N_("a word of the prompts")
 KINDS: Mapping[str, str] = {
-    "seed": "Seed",
+    "seed": N_("Seed"),
     "num_inference_steps": str(GenerationSettings.model_fields["num_inference_steps"].title),
     "guidance_scale": str(GenerationSettings.model_fields["guidance_scale"].title),
-    "lora": "LoRA",
-    "strength": f"{LoraChoice.model_fields['strength'].title} of the LoRA",
+    "lora": N_("LoRA"),
+    "strength": N_("Strength of the LoRA"),
     "scheduler": str(GenerationSettings.model_fields["scheduler"].title),
     "negative_prompt": str(GenerationSettings.model_fields["negative_prompt"].title),
 }
 """Columns that are settings, and what they are called here."""
+NO_VALUES: Mapping[str, str] = {
+    "across": N_("values across must be a comma-separated list, got none."),
+    "down": N_("values down must be a comma-separated list, got none."),
+}
 LABELS: Mapping[str, str] = {
     **{name: field.title or name for name, field in GenerationSettings.model_fields.items()},
     **{name: field.title or name for name, field in BatchSettings.model_fields.items() if name != "name"},
-    "size": "Size",
-    **{f"lora_{i}": "LoRA" for i in range(LORA_ROWS)},
+    "size": N_("Size"),
+    **{f"lora_{i}": N_("LoRA") for i in range(LORA_ROWS)},
     **{f"strength_{i}": str(LoraChoice.model_fields["strength"].title) for i in range(LORA_ROWS)},
 }
 """What the page calls the controls that a forecast depends on, by their names."""
@@ -120,10 +125,11 @@ def build() -> BatchForm:
     with gr.Row(elem_classes="fields"):
         form.add("name")
         form.add("model")
-    example = gr.Button("Fill in an example", size="sm", elem_id="batch-example")
+    example = gr.Button(_("Fill in an example"), size="sm", elem_id="batch-example")
     for name in ("prompts", "attributes"):
         form.add(name)
-        gr.HTML(help_html(BatchSettings.model_fields[name].description or ""), elem_classes="help", padding=False)
+        help_words = _(str(BatchSettings.model_fields[name].description))
+        gr.HTML(help_html(help_words), elem_classes="help", padding=False)
     problem = gr.HTML(elem_id="batch-problem", padding=False, js_on_load=_TYPED)
     with gr.Row(elem_classes="fields batch-numbers"):
         form.rest()
@@ -131,7 +137,7 @@ def build() -> BatchForm:
     shared.add("negative_prompt")
     generation = build_generation(FORM)
     form.accordions()
-    with gr.Accordion("X/Y grid", open=False, elem_id="batch-section-grid"):
+    with gr.Accordion(_("X/Y grid"), open=False, elem_id="batch-section-grid"):
         grid = build_grid()
     made = BatchForm({**form.fields, **shared.fields, **rows, **generation.fields}, problem, grid, example, generation)
     build_reset(made.kept, form=FORM)
@@ -155,8 +161,12 @@ def form_values(named: Mapping[str, Any], settings: BatchSettings) -> dict[str, 
     """
     if len(settings.generation.loras) > LORA_ROWS:
         raise SettingsError(
-            f"This batch has {len(settings.generation.loras)} LoRAs for all images, and the form has rows for "
-            f"{LORA_ROWS}. Start another from its settings.json: python -m studio batch FILE."
+            _(
+                "This batch has {num} LoRAs for all images, and the form has rows for {most}. "
+                "Start another from its settings.json: python -m studio batch FILE.",
+                num=len(settings.generation.loras),
+                most=LORA_ROWS,
+            )
         )
     own = {name: shown_value(value) for name, value in settings}
     values = {**own, **generation_values(settings.generation)}
@@ -168,32 +178,40 @@ def build_grid() -> GridBox:
     gr.HTML(
         paragraph(
             "quiet",
-            "One image for each pair of values, all with one seed, side by side on a large one. A word of the prompts "
-            "stands there as {x} (across) or {y} (down). It replaces the attributes above.",
+            _(
+                "One image for each pair of values, all with one seed, side by side on a large one. "
+                "A word of the prompts stands there as {x} (across) or {y} (down). It replaces the "
+                "attributes above."
+            ),
         ),
         padding=False,
     )
-    named = {
-        **_axis("across", "num_inference_steps", "4, 8, 16, 25"),
-        **_axis("down", "guidance_scale", "3, 5, 7.5, 10"),
-    }
-    fill = gr.Button("Add to the plan", size="sm", elem_id="batch-grid-fill")
+    labels = _("Across"), _("Values across")
+    named = _axis("across", "num_inference_steps", "4, 8, 16, 25", labels=labels)
+    labels = _("Down"), _("Values down")
+    named |= _axis("down", "guidance_scale", "3, 5, 7.5, 10", labels=labels)
+    fill = gr.Button(_("Add to the plan"), size="sm", elem_id="batch-grid-fill")
     return GridBox(named, fill)
 
 
-def _axis(side: str, kind: str, values: str) -> dict[str, Component]:
-    choices = [(WORD, WORD), *((title, name) for name, title in KINDS.items())]
+def _axis(side: str, kind: str, values: str, *, labels: tuple[str, str]) -> dict[str, Component]:
+    """`labels` are those of what the axis is, and of its values."""
+    kinds = {**({NOTHING: NOTHING} if side == "down" else {}), WORD: WORD, **KINDS}
     with gr.Row(elem_classes="fields"):
         what = gr.Dropdown(
-            [*([(NOTHING, NOTHING)] if side == "down" else []), *choices],
+            [(_(title), name) for name, title in kinds.items()],
             value=kind,
-            label=side.capitalize(),
+            label=labels[0],
             elem_id=f"batch-grid-{side}",
             interactive=True,
             min_width=140,
         )
         box = gr.Textbox(
-            values, label=f"Values {side}", max_lines=1, elem_id=f"batch-grid-{side}-values", interactive=True
+            values,
+            label=labels[1],
+            max_lines=1,
+            elem_id=f"batch-grid-{side}-values",
+            interactive=True,
         )
     return {side: what, f"{side}_values": box}
 
@@ -209,14 +227,14 @@ def grid_columns(across: str, across_values: str, down: str, down_values: str, *
     axes = [("across", "x" if across == WORD else across, across_values)]
     if down != NOTHING:
         axes.append(("down", "y" if down == WORD else down, down_values))
-    for side, _, values in axes:
+    for side, __, values in axes:
         if not values.strip():
-            raise SettingsError(f"values {side} must be a comma-separated list, got none.").about(f"{side}_values")
-    if len(axes) == 2 and axes[0][1] == axes[1][1]:
-        same = SettingsError(f"across and down must differ, got {KINDS[axes[0][1]]} for both.")
+            raise SettingsError(_(NO_VALUES[side])).about(f"{side}_values")
+    names = [name for __, name, __ in axes]
+    if len(names) > len(set(names)):
+        same = SettingsError(_("across and down must differ, got {kind} for both.", kind=_(KINDS[names[0]])))
         raise same.about("across", "down")
-    names = [name for _, name, _ in axes]
-    lines = [f"{name}: {values.strip()}" for _, name, values in axes]
+    lines = [f"{name}: {values.strip()}" for __, name, values in axes]
     if "seed" not in names:
         lines.append(f"seed: {seed}")
     return {"attributes": "\n".join(lines), "grid_x": names[0], "grid_y": names[1] if len(names) == 2 else ""}

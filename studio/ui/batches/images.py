@@ -12,6 +12,7 @@ from PIL import Image
 from studio.batches.review import ALL, NEWEST, NUMBER, TAKES, ReviewedImage, ReviewPage, ReviewQuery
 from studio.batches.session import BatchSession, BatchView
 from studio.core.errors import BatchError
+from studio.core.language import N_, _, number
 from studio.core.text import template
 from studio.images.scores.image import PictureScores
 from studio.ui.shell.images import run_thumbnail_url
@@ -22,28 +23,33 @@ _template = template("ui/templates/batches.html")
 
 PIXELS = 768  # of the copies that the page shows: they open large, too
 STATES: Mapping[str, str] = {
-    ALL: "All",
-    "done": "In the dataset",
-    "rejected": "Rejected by you",
-    "again": "To be made again",
-    "failed": "Failed",
-    TAKES: "Tries not taken",
+    ALL: N_("All"),
+    "done": N_("In the dataset"),
+    "rejected": N_("Rejected by you"),
+    "again": N_("To be made again"),
+    "failed": N_("Failed"),
+    TAKES: N_("Tries not taken"),
 }
 SORTS: Mapping[str, str] = {
-    NEWEST: "Newest first",
-    NUMBER: "By number",
-    "whiteness best": "Whitest border first",
-    "whiteness worst": "Least white border first",
-    "sharpness best": "Sharpest first",
-    "sharpness worst": "Least sharp first",
-    "colour best": "Closest to the asked colour first",
-    "colour worst": "Furthest from the asked colour first",
-    "centring best": "Best centred first",
-    "centring worst": "Worst centred first",
-    "distance best": "Furthest from training images first",
-    "distance worst": "Closest to training images first",
+    NEWEST: N_("Newest first"),
+    NUMBER: N_("By number"),
+    "whiteness best": N_("Whitest border first"),
+    "whiteness worst": N_("Least white border first"),
+    "sharpness best": N_("Sharpest first"),
+    "sharpness worst": N_("Least sharp first"),
+    "colour best": N_("Closest to the asked colour first"),
+    "colour worst": N_("Furthest from the asked colour first"),
+    "centring best": N_("Best centred first"),
+    "centring worst": N_("Worst centred first"),
+    "distance best": N_("Furthest from training images first"),
+    "distance worst": N_("Closest to training images first"),
 }
-SIGNS = {"done": "", "rejected": "✗ rejected by you", "again": "↻ to be made again", "failed": "✗ failed"}
+SIGNS: Mapping[str, str] = {
+    "done": "",
+    "rejected": N_("✗ rejected by you"),
+    "again": N_("↻ to be made again"),
+    "failed": N_("✗ failed"),
+}
 # The event carries which button was pressed, and on which image.
 _CLICKS = """const send = ({ act, value }) => trigger("click", { act, value });
 element.addEventListener("click", (event) => {
@@ -89,7 +95,7 @@ def query_of(selection: Selection) -> ReviewQuery:
 def bar_html(page: ReviewPage, *, can_remake: bool) -> Markup:
     """A button for each state that some image has, with their number; and one that makes others again."""
     shown = [
-        (name, words, page.counts.get(name, 0))
+        (name, _(words), page.counts.get(name, 0))
         for name, words in STATES.items()
         if name in (ALL, page.query.state) or page.counts.get(name)
     ]
@@ -103,42 +109,44 @@ def order_html(page: ReviewPage) -> Markup:
         column: [(json.dumps([column, value]), value, page.query.value == (column, value)) for value in values]
         for column, values in page.values.items()
     }
-    return _template("review_order", values=values, sorts=SORTS.items(), chosen=page.query.sort)
+    sorts = [(name, _(words)) for name, words in SORTS.items()]
+    return _template("review_order", values=values, sorts=sorts, chosen=page.query.sort)
 
 
 def images_html(page: ReviewPage, thumbnails: Path) -> Markup:
     """The images, and the way to the others."""
     if not page.images:
         narrowed = page.query.state != ALL or page.query.value is not None
-        return paragraph("quiet", "No images of this kind." if narrowed else "Images appear here as they are made.")
+        words = N_("No images of this kind.") if narrowed else N_("Images appear here as they are made.")
+        return paragraph("quiet", _(words))
     images = [_shown(image, thumbnails) for image in page.images]
     return _template("review", images=images, number=page.query.page, num_pages=page.num_pages)
 
 
 def _shown(image: ReviewedImage, thumbnails: Path) -> dict[str, object]:
-    sign = f"try {image.attempt} not taken" if image.is_take else SIGNS[image.state]
+    sign = _("try {attempt} not taken", attempt=image.attempt) if image.is_take else _(SIGNS[image.state])
     scores = score_words(image.scores) if image.scores else ""
-    url, missing = "", "no image"
+    url, missing = "", _("no image")
     if image.path is not None:
         try:
             url = run_thumbnail_url(image.path, thumbnails, pixels=PIXELS)
         except (OSError, Image.DecompressionBombError):
-            missing = "gone"
-    words = " · ".join(filter(None, (f"#{image.item:,}: {image.prompt}", sign, scores, image.reason)))
+            missing = _("gone")
+    words = " · ".join(filter(None, (f"#{number(image.item)}: {image.prompt}", sign, scores, image.reason)))
     return {"image": image, "url": url, "missing": missing, "sign": sign, "scores": scores, "words": words}
 
 
 def score_words(scores: PictureScores) -> str:
     """`93% white · sharpness 0.41 · ΔE 6.2 · 3% off centre`: those that the image has."""
-    words = [f"{scores.border.whiteness:.0%} white"]
+    words = [_("{share:.0%} white", share=scores.border.whiteness)]
     if scores.sharpness is not None:
-        words.append(f"sharpness {scores.sharpness:.2f}")
+        words.append(_("sharpness {score:.2f}", score=scores.sharpness))
     if scores.colour is not None:
-        words.append(f"ΔE {scores.colour.difference:.1f}")
+        words.append(f"ΔE {number(scores.colour.difference, '.1f')}")
     if scores.centring is not None:
-        words.append(f"{scores.centring.offset:.0%} off centre")
+        words.append(_("{share:.0%} off centre", share=scores.centring.offset))
     if scores.nearest is not None:
-        words.append(f"distance {scores.nearest.distance:.2f}")
+        words.append(_("distance {distance:.2f}", distance=scores.nearest.distance))
     return " · ".join(words)
 
 
@@ -185,5 +193,5 @@ def _number(value: str) -> int:
         BatchError: where it is none.
     """
     if not value.isdecimal() or len(value) > 9:
-        raise BatchError("The page names no image. Reload it.")
+        raise BatchError(_("The page names no image. Reload it."))
     return int(value)

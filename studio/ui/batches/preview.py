@@ -12,6 +12,7 @@ from studio.batches.forecast import Pace, PlanFacts, pace_of_like
 from studio.batches.session import BatchSession
 from studio.batches.settings import BatchSettings
 from studio.core.errors import RunError, StudioError
+from studio.core.language import N_, _, language, ngettext
 from studio.core.paths import typed_path
 from studio.core.text import duration, template
 from studio.ui.batches import form as batch_form
@@ -26,17 +27,13 @@ COUNTED_UP_TO = 2_000_000  # items; more take a second and longer to count, too 
 READ_UP_TO_BYTES = 8_000_000  # of a file of prompts, likewise: about 200,000 lines
 MAX_VALUES = 12
 
-NO_PLAN = paragraph("quiet", "No plan yet: see the message at the form's fields.")
-EMPTY = paragraph(
-    "quiet",
-    "The plan appears here as you type: the number of images, ten examples, and how often each value comes up.",
-)
-LARGE = paragraph(
-    "note",
-    "This prompt file is too large to preview as you type: “Measure” reads it and estimates how many images it "
-    "makes, time and disk.",
-)
-COUNTED_LATER = "“Measure” counts this many, and estimates time and disk space."
+
+def empty_html() -> Markup:
+    """What stands where nothing is written yet."""
+    words = N_(
+        "The plan appears here as you type: the number of images, ten examples, and how often each value comes up."
+    )
+    return paragraph("quiet", _(words))
 
 
 def is_too_large_to_follow(settings: BatchSettings) -> bool:
@@ -47,7 +44,8 @@ def is_too_large_to_follow(settings: BatchSettings) -> bool:
 
 def preview_html(facts: PlanFacts) -> Markup:
     """The plan in short."""
-    later = (COUNTED_LATER,) if facts.num_columns and not facts.value_counts else ()
+    is_counted = facts.value_counts or not facts.num_columns
+    later = () if is_counted else (_("“Measure” counts this many, and estimates time and disk space."),)
     return _template(
         "preview",
         num_items=facts.num_items,
@@ -67,24 +65,31 @@ def counts_html(counts: Mapping[str, Mapping[str, int] | int]) -> Markup:
 def _values(found: Mapping[str, int] | int) -> tuple[list[tuple[str, int]], str]:
     """The first values of a column, each with how often it comes up, and how many more there are in words."""
     if isinstance(found, int):
-        return [], f"{found:,} different values"
-    return list(found.items())[:MAX_VALUES], f"and {len(found) - MAX_VALUES:,} more" if len(found) > MAX_VALUES else ""
+        return [], ngettext("{num:,} different value", "{num:,} different values", found, num=found)
+    num_more = len(found) - MAX_VALUES
+    more = _("and {num:,} more", num=num_more) if num_more > 0 else ""
+    return list(found.items())[:MAX_VALUES], more
 
 
 def forecast_html(state: PreflightState) -> Markup:
     """Where the measuring stands, or what it found, and for what."""
-    return forecast_box(state, _forecast_words(state), form="batch", labels=batch_form.LABELS, button="Measure")
+    labels = {name: _(label) for name, label in batch_form.LABELS.items()}
+    return forecast_box(state, _forecast_words(state), form="batch", labels=labels, button=_("Measure"))
 
 
 def _forecast_words(state: PreflightState) -> Markup:
     if state.running:
-        words = f"A few real images are being made and measured, for {state.time_words} so far; none are kept."
-        return paragraph("quiet", words, role="status") + paragraph("quiet", f"Now: {state.step_words}.")
+        words = _(
+            "A few real images are being made and measured, for {time} so far; none are kept.", time=state.time_words
+        )
+        now = _("Now: {step}.", step=state.step_words)
+        return paragraph("quiet", words, role="status") + paragraph("quiet", now)
     if state.problem:
         return problem(state.problem)
     facts = read_facts(state)
     if facts is None:
-        return paragraph("quiet", "“Measure” makes a few real images to estimate the time, disk space and finish time.")
+        words = _("“Measure” makes a few real images to estimate the time, disk space and finish time.")
+        return paragraph("quiet", words)
     counts = counts_html(facts.value_counts) if facts.num_items > COUNTED_UP_TO else ""
     return _template("forecast", sentence=facts.sentence, counts=counts)
 
@@ -119,17 +124,25 @@ def preview_of(
         measured: the last measurement, for whichever form.
     """
     if not values["prompts"].strip() and not values["prompt_file"].strip():
-        return Preview(EMPTY)
+        return Preview(empty_html())
     try:
         settings = settings_of()
         if is_too_large_to_follow(settings):
-            return Preview(LARGE)
+            return Preview(_large_html())
         plan = plan_of(settings, session.user_data)
         facts = PlanFacts.of(plan, counted=plan.num_items <= COUNTED_UP_TO)
     except (StudioError, OSError) as error:
-        return Preview(NO_PLAN, error=error)
+        return Preview(paragraph("quiet", _("No plan yet: see the message at the form's fields.")), error=error)
     pace = _measured_pace(measured, values) or pace_of_like(settings, session.folders())
     return Preview(preview_html(facts), line_html(facts.num_items, pace, jobs_before=_num_ahead(session)))
+
+
+def _large_html() -> Markup:
+    words = N_(
+        "This prompt file is too large to preview as you type: “Measure” reads it and estimates how many images it "
+        "makes, time and disk."
+    )
+    return paragraph("note", _(words))
 
 
 def line_html(num_items: int, pace: Pace | None, *, jobs_before: int) -> Markup:
@@ -137,7 +150,15 @@ def line_html(num_items: int, pace: Pace | None, *, jobs_before: int) -> Markup:
     seconds = round(num_items * pace.seconds_per_picture) if pace else None
     size = file_size(round(num_items * pace.bytes_per_picture)) if pace else ""
     about = _about(seconds or 0)
-    return _template("plan_line", num_items=num_items, seconds=seconds, about=about, size=size, jobs_before=jobs_before)
+    return _template(
+        "plan_line",
+        num_items=num_items,
+        seconds=seconds,
+        about=about,
+        size=size,
+        jobs_before=jobs_before,
+        language=language(),
+    )
 
 
 def _about(seconds: int) -> str:

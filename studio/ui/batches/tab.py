@@ -11,6 +11,7 @@ from studio.batches.folder import BatchFolder, begin_batch, read_batch_settings
 from studio.batches.session import BatchSession, BatchView, training_side
 from studio.batches.settings import BatchSettings
 from studio.core.errors import error_message
+from studio.core.language import N_, _
 from studio.core.settings import parse_settings
 from studio.core.text import counted
 from studio.datasets.session import DatasetSession
@@ -21,7 +22,7 @@ from studio.ui.batches import form as batch_form
 from studio.ui.batches import images as batch_images
 from studio.ui.batches import view as batch_panel
 from studio.ui.batches.images import query_of
-from studio.ui.batches.preview import EMPTY, forecast_html, preview_of
+from studio.ui.batches.preview import empty_html, forecast_html, preview_of
 from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
 from studio.ui.shell import item_actions
 from studio.ui.shell.commands import COMPARED_ON_LOAD, PreflightRunner
@@ -34,9 +35,11 @@ _CLOCK = """const tell = () => {
   const place = element.querySelector("[data-seconds]");
   if (!place) return;
   const ready = new Date(Date.now() + 1000 * Number(place.dataset.seconds));
+  const { language, today, later } = place.dataset;
   const isToday = ready.toDateString() === new Date().toDateString();
-  const day = isToday ? "" : `${ready.toLocaleDateString("en", { weekday: "long" })} `;
-  const words = `ready ${day}${ready.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })}`;
+  const day = ready.toLocaleDateString(language, { weekday: "long" });
+  const time = ready.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+  const words = (isToday ? today : later).replace("{day}", day).replace("{time}", time);
   if (place.textContent !== words) place.textContent = words;
 };
 watch("value", () => requestAnimationFrame(tell));
@@ -91,17 +94,17 @@ def build() -> BatchTab:
     with gr.Row(elem_classes="workbench"):
         with gr.Column(elem_classes="controls", min_width=320):
             with gr.Row(elem_classes="actions"):
-                start = gr.Button("Start", variant="primary", elem_id="start-batch")
-                measure = gr.Button("Measure", elem_id="measure-batch")
+                start = gr.Button(_("Start"), variant="primary", elem_id="start-batch")
+                measure = gr.Button(_("Measure"), elem_id="measure-batch")
             line = gr.HTML(elem_id="batch-line", padding=False, js_on_load=_CLOCK)
             errors = error_box(batch_form.FORM)
             forecast = gr.HTML(elem_id="batch-forecast", padding=False, js_on_load=COMPARED_ON_LOAD)
-            cancel = gr.Button("Cancel", visible=False, size="sm", elem_id="batch-measure-cancel")
+            cancel = gr.Button(_("Cancel"), visible=False, size="sm", elem_id="batch-measure-cancel")
             of = gr.Textbox(visible=False)
             form = batch_form.build()
         with gr.Column(elem_classes="canvas", min_width=480):
-            with gr.Accordion("Preview", open=True, elem_id="batch-preview-box") as preview_box:
-                preview = gr.HTML(EMPTY, elem_id="batch-preview", padding=False)
+            with gr.Accordion(_("Preview"), open=True, elem_id="batch-preview-box") as preview_box:
+                preview = gr.HTML(empty_html(), elem_id="batch-preview", padding=False)
             panel = batch_panel.build()
     return BatchTab(start, measure, line, errors, forecast, cancel, of, form, preview, preview_box, panel)
 
@@ -109,16 +112,16 @@ def build() -> BatchTab:
 def render(page: BatchPage, view: BatchView, selection: Selection) -> dict[str, Group]:
     """What makes every shown part of the tab as it should be now."""
     return {
-        "The batch's form": lambda: _form_parts(page, view),
-        "The batch": lambda: batch_panel.render(view),
-        "The batch's images": lambda: batch_images.render(page.session, view, query_of(selection)),
+        N_("The batch's form"): lambda: _form_parts(page, view),
+        N_("The batch"): lambda: batch_panel.render(view),
+        N_("The batch's images"): lambda: batch_images.render(page.session, view, query_of(selection)),
     }
 
 
 def _form_parts(page: BatchPage, view: BatchView) -> dict[str, Part]:
-    choices = gr.update(choices=[NO_LORA, *page.library.names()])
+    choices = gr.update(choices=[(_(NO_LORA), NO_LORA), *((name, name) for name in page.library.names())])
     return {
-        "batch-start": gr.update(value="Add to queue" if has_work(view.jobs) else "Start"),
+        "batch-start": gr.update(value=_("Add to queue") if has_work(view.jobs) else _("Start")),
         "batch-forecast": lambda: forecast_html(page.forecast.state),
         "batch-measure-of": gr.update(value=str(page.forecast.state.number)),
         "batch-measure-cancel": gr.update(visible=page.forecast.state.running),
@@ -250,11 +253,11 @@ def _wire_batch(
     def find(selection: str) -> item_actions.Question:
         batch = page.batch_of(selection)
         num_images = sum(1 for path in batch.dataset.glob("[0-9]*/[0-9]*.*") if path.suffix != ".txt")
-        what = f"Its {counted(num_images, 'image')}, captions and report go with it."
+        what = _("Its {images}, captions and report go with it.", images=counted(num_images, "image", "images"))
         return item_actions.Question(batch.name, batch.name, what)
 
     def delete(name: str) -> str:
-        return f"{name} is {page.session.delete(page.session.named(name))}."
+        return _("{name} is {place}.", name=name, place=page.session.delete(page.session.named(name)))
 
     renaming = panel.label, panel.rename.click, selection
     then_refresh(item_actions.wire_job_label(*renaming, folder_of=page.batch_of, session=page.session))

@@ -6,7 +6,6 @@ The right side of the Batch tab: which batch, its buttons, and what is told of i
 """
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import gradio as gr
@@ -16,7 +15,8 @@ from studio.batches.folder import BatchFolder
 from studio.batches.report import VERDICT
 from studio.batches.session import BatchProgress, BatchView
 from studio.core.files import read_text
-from studio.core.text import counted, duration, template
+from studio.core.language import N_, _, moment, ngettext
+from studio.core.text import clock_text, counted, duration, template
 from studio.jobs.events import JobHistory
 from studio.jobs.folder import RunRequest, RunStatus
 from studio.jobs.session import choices
@@ -39,9 +39,9 @@ _template = template("ui/templates/batches.html")
 
 LARGE_PIXELS = 1600
 MAX_NOTES = 8
-NOTHING_YET = (
-    "Press “Fill in an example” on the left, look at what it would make, and press “Start”: sixty images of shoes in a "
-    "few minutes, on this machine."
+NOTHING_YET = N_(
+    "Press “Fill in an example” on the left, look at what it would make, and press "
+    "“Start”: sixty images of shoes in a few minutes, on this machine."
 )
 
 
@@ -50,11 +50,12 @@ def state_html(view: BatchView) -> Markup:
     if view.problem:
         return problem(view.problem)
     if view.batch is None or view.status is None:
-        return nothing_yet("No batches yet.", NOTHING_YET)
+        return nothing_yet(_("No batches yet."), _(NOTHING_YET))
     status = view.status
     sign, word = STATE_WORDS[status.state]
+    word = _(word)
     if view.in_line and not view.busy:
-        sign, word = STATE_WORDS["waiting"][0], "In the queue."
+        sign, word = STATE_WORDS["waiting"][0], _("In the queue.")
     elif view.asked:
         sign, word = STATE_WORDS["waiting"][0], asked_words(view.asked, "image")
     kind = STATE_KINDS.get(status.state, "") if not view.in_line else ""
@@ -68,40 +69,36 @@ def progress_words(view: BatchView) -> str:
     status, progress = view.status, view.progress
     if status is None or not status.num_steps:
         return ""
-    words = [f"{progress.num_done:,} of {counted(status.num_steps, 'image')}"]
-    if progress.num_failed:
-        words.append(f"{progress.num_failed:,} failed")
-    if progress.num_rejected:
-        words.append(f"{progress.num_rejected:,} {'try' if progress.num_rejected == 1 else 'tries'} not taken")
-    if progress.num_set_aside:
-        words.append(f"{progress.num_set_aside:,} rejected by you")
-    if progress.num_to_remake:
-        words.append(f"{progress.num_to_remake:,} to be made again")
+    total = counted(status.num_steps, "image", "images")
+    words = [_("{num:,} of {total}", num=progress.num_done, total=total)]
+    if num := progress.num_failed:
+        words.append(ngettext("{num:,} failed", "{num:,} failed", num, num=num))
+    if num := progress.num_rejected:
+        words.append(ngettext("{num:,} try not taken", "{num:,} tries not taken", num, num=num))
+    if num := progress.num_set_aside:
+        words.append(ngettext("{num:,} rejected by you", "{num:,} rejected by you", num, num=num))
+    if num := progress.num_to_remake:
+        words.append(ngettext("{num:,} to be made again", "{num:,} to be made again", num, num=num))
     if view.busy and progress.pictures_per_second:
         words.append(_pace(progress.pictures_per_second))
     if view.busy and status.remaining_seconds is not None:
-        words.append(f"{duration(status.remaining_seconds)} left")
+        words.append(_("{time} left", time=duration(status.remaining_seconds)))
     if view.ready_at is not None:
-        words.append(f"ready at {clock_words(view.ready_at)}")
+        words.append(_("ready at {clock}", clock=clock_text(view.ready_at)))
     return " · ".join(words)
-
-
-def clock_words(moment: datetime) -> str:
-    """`07:12`; with the day where it is not today."""
-    return f"{moment:%H:%M}" if moment.date() == datetime.now().date() else f"{moment:%A %H:%M}"
 
 
 def _pace(pictures_per_second: float) -> str:
     if pictures_per_second >= 1:
-        return f"{pictures_per_second:.1f} a second"
-    return f"{duration(1 / pictures_per_second)} per image"
+        return _("{num:.1f} a second", num=pictures_per_second)
+    return _("{time} per image", time=duration(1 / pictures_per_second))
 
 
 def _bar(status: RunStatus, progress: BatchProgress) -> Markup:
     total = max(1, status.num_steps)
     done, failed = 100 * progress.num_done / total, 100 * progress.num_failed / total
     parts = [("", f"{done:.1f}"), ("failed", f"{failed:.1f}")]
-    return run_bar("Pictures", progress.num_done, status.num_steps, parts)
+    return run_bar(_("Pictures"), progress.num_done, status.num_steps, parts)
 
 
 def memory_words_html(view: BatchView) -> Markup:
@@ -109,7 +106,7 @@ def memory_words_html(view: BatchView) -> Markup:
     if view.batch is None or not view.busy:
         return Markup()
     if view.history is None or not view.history.memory:
-        return paragraph("quiet", "Memory use appears here while images are made.")
+        return paragraph("quiet", _("Memory use appears here while images are made."))
     return memory_html(view.history)
 
 
@@ -119,14 +116,14 @@ def sheet_html(view: BatchView) -> Markup:
         return Markup()
     path = view.batch.grid
     url = small_picture_url(path, pixels=LARGE_PIXELS)
-    return _template("sheet", words="X/Y grid", path=path, url=url) if url else Markup()
+    return _template("sheet", path=path, url=url) if url else Markup()
 
 
 def report_markdown(view: BatchView) -> str:
     """The report of a batch that has ended; gradio shows it as Markdown, without what could run."""
     if view.batch is None or view.busy or view.in_line or not view.batch.report.is_file():
         return ""
-    _, verdict, below_it = read_text(view.batch.report, errors="replace").partition(VERDICT)
+    __, verdict, below_it = read_text(view.batch.report, errors="replace").partition(VERDICT)
     return (verdict + below_it).strip()
 
 
@@ -140,18 +137,18 @@ def files_html(batch: BatchFolder | None, history: JobHistory | None) -> Markup:
 def past_html(view: BatchView) -> Markup:
     """Past batches as a table; a name is a button that shows that batch."""
     if not view.past:
-        words = "Your batches appear here, with their state and report."
-        return paragraph("quiet", words)
+        return paragraph("quiet", _("Your batches appear here, with their state and report."))
     rows = []
     for past in view.past:
         sign, word = STATE_WORDS[past.status.state]
         shown = view.labels[past.name].over(past.name) if past.name in view.labels else past.name
-        rows.append((past, shown, sign, word.rstrip(".").lower()))
+        begun_at = moment(past.begun_at) if past.begun_at else "–"
+        rows.append((past, shown, begun_at, sign, _(word).rstrip(".").lower()))
     chosen = view.batch.name if view.batch else ""
     return _template("past", batches=rows, chosen=chosen, num_older=len(view.names) - len(view.past))
 
 
-REQUEST_WORDS: dict[RunRequest, str] = {"pause": "Pause", "stop": "Stop"}
+REQUEST_WORDS: dict[RunRequest, str] = {"pause": N_("Pause"), "stop": N_("Stop")}
 # Gradio's HTML takes clicks of its own; the name of the pressed batch goes with ours.
 _CLICKS = """element.addEventListener("click", (event) => {
   const name = event.target.closest("button.past-batch")?.dataset.name;
@@ -182,19 +179,19 @@ class BatchPanel:
 def build() -> BatchPanel:
     """Lay it out."""
     with gr.Row(elem_classes="run-head"):
-        batch = gr.Dropdown([], label="Batch", elem_id="batch-run", interactive=True, scale=2, min_width=240)
+        batch = gr.Dropdown([], label=_("Batch"), elem_id="batch-run", interactive=True, scale=2, min_width=240)
         buttons = {
-            request: gr.Button(words, elem_id=f"batch-{request}", size="sm", min_width=72)
+            request: gr.Button(_(words), elem_id=f"batch-{request}", size="sm", min_width=72)
             for request, words in REQUEST_WORDS.items()
         }
-        resume = gr.Button("Resume", elem_id="batch-resume", size="sm", min_width=72)
+        resume = gr.Button(_("Resume"), elem_id="batch-resume", size="sm", min_width=72)
     with gr.Row(elem_classes="run-results"):
-        as_dataset = gr.Button("Open as dataset", elem_id="batch-as-dataset", size="sm", min_width=120)
-        train = gr.Button("Train on it", elem_id="batch-train", size="sm", min_width=96)
-        duplicate = gr.Button("Copy to form", elem_id="batch-duplicate", size="sm", min_width=104)
-        folder = gr.Button("Open the folder", elem_id="batch-folder", size="sm", min_width=112)
-        rename = gr.Button("Rename…", elem_id="batch-rename", size="sm", min_width=84)
-        delete = gr.Button("Delete…", elem_id="batch-delete", size="sm", min_width=84)
+        as_dataset = gr.Button(_("Open as dataset"), elem_id="batch-as-dataset", size="sm", min_width=120)
+        train = gr.Button(_("Train on it"), elem_id="batch-train", size="sm", min_width=96)
+        duplicate = gr.Button(_("Copy to form"), elem_id="batch-duplicate", size="sm", min_width=104)
+        folder = gr.Button(_("Open the folder"), elem_id="batch-folder", size="sm", min_width=112)
+        rename = gr.Button(_("Rename…"), elem_id="batch-rename", size="sm", min_width=84)
+        delete = gr.Button(_("Delete…"), elem_id="batch-delete", size="sm", min_width=84)
     label = item_actions.build_label("batch")
     trash = item_actions.build("batch")
     for name in ("state", "memory"):
@@ -203,7 +200,7 @@ def build() -> BatchPanel:
     for name in ("sheet", "files"):
         live_html(f"batch-{name}")
     report = gr.Markdown(elem_id="batch-report", container=False)
-    with gr.Accordion("Log", open=False):
+    with gr.Accordion(_("Log"), open=False):
         live_html("batch-log")
     past = live_html("batch-past", js_on_load=_CLICKS)
     shown: dict[str, gr.components.Component] = {

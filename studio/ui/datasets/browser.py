@@ -1,14 +1,18 @@
 """The grid of thumbnails: searched, filtered, sorted, a page at a time."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
+from studio.core.language import _, number
 from studio.core.settings import parse_settings
-from studio.datasets.query import ANY, SORT_NAMES, STATES, DatasetQuery, Facet
+from studio.core.text import counted
+from studio.datasets.query import ANY, SORT_NAMES, STATES, DatasetQuery, Facet, RowPage
 from studio.datasets.report import count_problems
 from studio.datasets.session import DatasetSession
 from studio.ui.datasets.html import facet_chips, grid, thumbnail_size
@@ -77,16 +81,16 @@ def build_filters() -> dict[str, Any]:
     """Lay out the search, the filters and the pager, above the grid."""
     with gr.Row(elem_classes="dataset-filters"):  # one row, so that the images begin high up
         search = gr.Textbox(
-            label=FIELDS["search"].title,
-            placeholder="words, Enter",
+            label=label_of(FIELDS["search"]),
+            placeholder=_("words, Enter"),
             elem_id="dataset-search",
             min_width=100,
         )
         problem, bucket, column, value, sort = (
             gr.Dropdown(
-                list(choices),
+                choices_of(choices),
                 value=choices[0],
-                label=FIELDS[name].title,
+                label=label_of(FIELDS[name]),
                 elem_id=f"dataset-{name}",
                 allow_custom_value=True,
                 interactive=True,
@@ -102,8 +106,8 @@ def build_filters() -> dict[str, Any]:
         )
         words = gr.HTML(elem_id="dataset-words", padding=False, min_width=0)
         gr.HTML(thumbnail_size(), padding=False, min_width=0, js_on_load=_SIZED)
-        previous = gr.Button("‹ Page back", elem_id="dataset-previous-page", min_width=0, size="sm")
-        following = gr.Button("Next page ›", elem_id="dataset-next-page", min_width=0, size="sm")
+        previous = gr.Button(_("‹ Page back"), elem_id="dataset-previous-page", min_width=0, size="sm")
+        following = gr.Button(_("Next page ›"), elem_id="dataset-next-page", min_width=0, size="sm")
     page = gr.State(1)  # read when a handler runs: what draws the grid anew must not turn the page back
     return {
         "search": search,
@@ -116,10 +120,27 @@ def build_filters() -> dict[str, Any]:
         "previous": previous,
         "following": following,
         "words": words,
-        "facets": gr.Textbox("[]", visible="hidden", elem_id="dataset-chosen-bars", label="Bars"),
+        "facets": gr.Textbox("[]", visible="hidden", elem_id="dataset-chosen-bars", label=_("Bars")),
         "chips": gr.HTML(elem_id="dataset-bars", padding=False, js_on_load=_DROPPED),
-        "of": gr.Textbox(visible="hidden", elem_id="dataset-of", label="Dataset"),
+        "of": gr.Textbox(visible="hidden", elem_id="dataset-of", label=_("Dataset")),
     }
+
+
+def label_of(field: FieldInfo) -> str:
+    """What a setting is called."""
+    title = field.title or ""
+    return _(title)
+
+
+def info_of(field: FieldInfo) -> str:
+    """What a setting does."""
+    description = field.description or ""
+    return _(description)
+
+
+def choices_of(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Each name's label in the language of the page, and the name, which is the same in all."""
+    return [(_(name), name) for name in names]
 
 
 def build_grid() -> gr.HTML:
@@ -158,7 +179,7 @@ def changed_facets(sent: object, *, pressed: str = "", dropped: str = "") -> str
     new = read_facets(f"[{pressed}]")
     facets += [facet for facet in new if facet not in facets]
     if dropped.isdecimal():
-        facets = [facet for number, facet in enumerate(facets) if number != int(dropped)]
+        facets = [facet for place, facet in enumerate(facets) if place != int(dropped)]
     return _FACETS.dump_json(tuple(facets)).decode()
 
 
@@ -185,24 +206,37 @@ def render_page(session: DatasetSession, query: DatasetQuery) -> dict[str, Any]:
     page = dataset.page(query)
     buckets = Counter(filter(None, map(dataset.bucket_words, rows)))
     values = Counter(row.attributes.get(query.column, "") for row in rows) if query.column != ANY else Counter()
-    codes = [(f"{code} ({number:,})", code) for code, number in count_problems(rows).items()]
-    sizes = [(f"{words} ({number:,})", words) for words, number in buckets.most_common()]
-    named = [(f"{value or 'empty'} ({number:,})", value) for value, number in values.most_common(MAX_VALUES)]
-    shown = f"page {page.number} of {page.num_pages}" if page.num_pages > 1 else "all on this page"
-    of_all = f" of {len(rows):,}" if page.num_rows != len(rows) else ""
-    words = f"{page.num_rows:,}{of_all} images, {shown}."
-    if page.num_rows == 0:
-        words = f"No image of {len(rows):,} matches: relax the search or the filters."
+    codes = [(with_number(_(code), num), code) for code, num in count_problems(rows).items()]
+    sizes = [(with_number(size, num), size) for size, num in buckets.most_common()]
+    named = [(with_number(value or _("empty"), num), value) for value, num in values.most_common(MAX_VALUES)]
     # Choices alone: what was chosen may be another one by the time that this arrives.
     return {
-        "problem": gr.update(choices=[(state, state) for state in STATES] + codes),
-        "bucket": gr.update(choices=[(ANY, ANY), *sizes]),
-        "column": gr.update(choices=[(ANY, ANY), *((name, name) for name in dataset.reading.columns)]),
-        "value": gr.update(choices=[(ANY, ANY), *named], **({"value": ANY} if query.column == ANY else {})),
+        "problem": gr.update(choices=choices_of(STATES) + codes),
+        "bucket": gr.update(choices=[*choices_of([ANY]), *sizes]),
+        "column": gr.update(choices=[*choices_of([ANY]), *((name, name) for name in dataset.reading.columns)]),
+        "value": gr.update(choices=[*choices_of([ANY]), *named], **({"value": ANY} if query.column == ANY else {})),
         "page": page.number,
         "previous": gr.update(interactive=page.number > 1),
         "following": gr.update(interactive=page.number < page.num_pages),
-        "words": paragraph("quiet", words),
+        "words": paragraph("quiet", _page_words(page, len(rows))),
         "chips": facet_chips(query.facets),
         "grid": grid(session, page, stamp),
     }
+
+
+def with_number(name: str, num: int) -> str:
+    """A choice and how many have it: `empty (1,991)`."""
+    return f"{name} ({number(num)})"
+
+
+def _page_words(page: RowPage, num_all: int) -> str:
+    """How many images were found, and which of them are on the page."""
+    if page.num_rows == 0:
+        return _("No image of {num_all:,} matches: relax the search or the filters.", num_all=num_all)
+    if page.num_rows == num_all:
+        found = counted(num_all, "image", "images")
+    else:
+        found = _("{num_found:,} of {images}", num_found=page.num_rows, images=counted(num_all, "image", "images"))
+    if page.num_pages == 1:
+        return _("{found}, all on this page.", found=found)
+    return _("{found}, page {page} of {num_pages}.", found=found, page=page.number, num_pages=page.num_pages)

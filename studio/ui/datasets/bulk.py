@@ -8,18 +8,18 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import DatasetError, StudioError
+from studio.core.language import _
 from studio.core.settings import parse_settings
 from studio.core.text import counted
 from studio.datasets.edits import BulkChange, changed_captions, describe
 from studio.datasets.session import DatasetSession
-from studio.ui.datasets.browser import read_query
+from studio.ui.datasets.browser import info_of, label_of, read_query
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.shell.parts import QUIET, paragraph, table, toasts
 from studio.ui.shell.selection import FieldErrors, error_box
 
 PREVIEWED = 20
 FIELDS = BulkChange.model_fields
-TABLE_HEAD = ["Image", "Caption"]
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class BulkPanel:
 
 def build() -> BulkPanel:
     """Lay it out, folded."""
-    with gr.Accordion("Edit captions in bulk", open=False, elem_id="dataset-bulk-box"):
-        gr.HTML(paragraph("quiet", "Applies to every image that matches the search and filters, on all pages."))
+    with gr.Accordion(_("Edit captions in bulk"), open=False, elem_id="dataset-bulk-box"):
+        gr.HTML(paragraph("quiet", _("Applies to every image that matches the search and filters, on all pages.")))
         change: dict[str, gr.components.Component] = {}
         for names in (("find", "replace"), ("prefix", "suffix")):
             with gr.Row(elem_classes="fields"):
                 for name in names:
                     change[name] = gr.Textbox(
-                        label=FIELDS[name].title,
-                        info=FIELDS[name].description,
+                        label=label_of(FIELDS[name]),
+                        info=info_of(FIELDS[name]),
                         elem_id=f"dataset-bulk-{name}",
                         interactive=True,
                     )
@@ -55,21 +55,21 @@ def build() -> BulkPanel:
             for name in ("match_case", "whole_words", "remove_repeats"):
                 change[name] = gr.Checkbox(
                     FIELDS[name].default,
-                    label=FIELDS[name].title,
-                    info=FIELDS[name].description,
+                    label=label_of(FIELDS[name]),
+                    info=info_of(FIELDS[name]),
                     elem_id=f"dataset-bulk-{name.replace('_', '-')}",
                     interactive=True,
                 )
         with gr.Row(elem_classes="actions"):
-            preview = gr.Button("Preview", elem_id="dataset-bulk-preview")
-            apply = gr.Button("Change the captions", elem_id="dataset-bulk-apply", variant="primary")
+            preview = gr.Button(_("Preview"), elem_id="dataset-bulk-preview")
+            apply = gr.Button(_("Change the captions"), elem_id="dataset-bulk-apply", variant="primary")
         errors = error_box("dataset-bulk")
         words = gr.HTML(elem_id="dataset-bulk-words", padding=False)
         with gr.Row(elem_classes="actions"):
-            load = gr.Button("Show this page's captions as a table", elem_id="dataset-bulk-load")
-            save = gr.Button("Save the table", elem_id="dataset-bulk-save", interactive=False)
+            load = gr.Button(_("Show this page's captions as a table"), elem_id="dataset-bulk-load")
+            save = gr.Button(_("Save the table"), elem_id="dataset-bulk-save", interactive=False)
         grid = gr.Dataframe(
-            headers=TABLE_HEAD,
+            headers=[_("Image"), _("Caption")],
             datatype=["str", "str"],
             type="array",
             column_count=2,
@@ -91,12 +91,15 @@ def preview_words(session: DatasetSession, asked: BulkChange, values: dict[str, 
         changed = changed_captions(rows, asked)
     except StudioError as error:
         return paragraph("bad", error)
+    captions = counted(len(rows), "caption", "captions")
     if not changed:
-        return paragraph("quiet", f"None of {counted(len(rows), 'caption')} would change.")
+        return paragraph("quiet", _("None of {captions} would change.", captions=captions))
     shown = [(row.key, row.caption, changed[row.key]) for row in rows if row.key in changed][:PREVIEWED]
-    rest = f" The first {PREVIEWED}:" if len(changed) > PREVIEWED else ""
-    caption = f"{len(changed):,} of {counted(len(rows), 'caption')} would change.{rest}"
-    return table(("Image", "Before", "After"), shown, caption=caption)
+    caption = _("{num_changed:,} of {captions} would change.", num_changed=len(changed), captions=captions)
+    if len(changed) > PREVIEWED:
+        first = _("The first {num_shown}:", num_shown=PREVIEWED)
+        caption = f"{caption} {first}"
+    return table((_("Image"), _("Before"), _("After")), shown, caption=caption)
 
 
 def apply_change(session: DatasetSession, asked: BulkChange, values: dict[str, Any]) -> int:
@@ -107,7 +110,7 @@ def apply_change(session: DatasetSession, asked: BulkChange, values: dict[str, A
     """
     changed = changed_captions(session.opened.found(read_query(values)), asked)
     if not changed:
-        raise DatasetError("No caption would change, so nothing was done.")
+        raise DatasetError(_("No caption would change, so nothing was done."))
     return session.opened.set_captions(changed, what=describe(asked, len(changed)))
 
 
@@ -122,9 +125,10 @@ def save_table(session: DatasetSession, cells: object) -> int:
         DatasetError: where it is no table of images and captions.
     """
     if not isinstance(cells, list) or not all(isinstance(row, list) and len(row) == 2 for row in cells):
-        raise DatasetError("The table must have two columns, image and caption. Show it again.")
+        raise DatasetError(_("The table must have two columns, image and caption. Show it again."))
     captions = {str(key): "" if caption is None else str(caption) for key, caption in cells if key}
-    return session.opened.set_captions(captions, what=f"the table of {len(captions):,} captions")
+    what = _("the table of {captions}", captions=counted(len(captions), "caption", "captions"))
+    return session.opened.set_captions(captions, what=what)
 
 
 def wire(
@@ -145,8 +149,9 @@ def wire(
     def apply(subject: object, **values: Any) -> str:  # noqa: ANN401
         with toasts():
             asked = _read_change(values)
-            number = apply_change(session.named(read_subject(subject).dataset), asked, values)
-        return paragraph("good", f"{counted(number, 'caption')} changed. Undo, beside the image, takes it back.")
+            num_changed = apply_change(session.named(read_subject(subject).dataset), asked, values)
+        captions = counted(num_changed, "caption", "captions")
+        return paragraph("good", _("{captions} changed. Undo, beside the image, takes it back.", captions=captions))
 
     def show_table(subject: object, **values: Any) -> dict[Any, Any]:  # noqa: ANN401
         with toasts():
@@ -161,8 +166,9 @@ def wire(
 
     def save(cells: object, table_of: str) -> str:
         with toasts():
-            number = save_table(session.named(table_of), cells)
-        return paragraph("good", f"{counted(number, 'caption')} of the table changed.")
+            num_changed = save_table(session.named(table_of), cells)
+        captions = counted(num_changed, "caption", "captions")
+        return paragraph("good", _("{captions} of the table changed.", captions=captions))
 
     def clear() -> dict[Any, Any]:
         return {

@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 from pydantic import TypeAdapter, ValidationError
 
-from studio.core.errors import DatasetError, StudioError, system_error_message
+from studio.core.errors import DatasetError, StudioError, error_message
 from studio.core.files import read_text
+from studio.core.language import _
 from studio.core.paths import assets_folder
 from studio.datasets.rows import MAX_TOKENS, BucketFit, assign_bucket
 from studio.datasets.session import DatasetSession, Stamp, TypedCaption
-from studio.datasets.source import DatasetRow, Focus
-from studio.ui.datasets.html import facts_line, large_picture, not_shown, problem_list
+from studio.datasets.source import YOUR_EDIT, DatasetRow, Focus
+from studio.ui.datasets.html import caption_box, facts_line, large_picture, not_shown, problem_list
 from studio.ui.shell.parts import paragraph
 
 # Before a handler of Gradio's runs: the image that the page shows at that moment takes the place of its first input …
@@ -33,17 +35,6 @@ SAVED_WITH_SUBJECT = """async (_, ...values) => {
   return [subject, ...values];
 }"""
 SAVED = "async (...values) => { await window.captionBox?.saved(); return values; }"
-
-_BOX = """<div class="caption-box">
-<div class="stand-in"><div class="shown"></div><p class="facts"></p></div>
-<label for="dataset-caption-text">Caption</label>
-<textarea id="dataset-caption-text" rows="3" maxlength="4000" disabled></textarea>
-<div class="tags" role="group" aria-label="Tags"></div>
-<input type="text" class="new-tag" maxlength="500" placeholder="Add a tag, then Enter" aria-label="Add a tag" disabled>
-<p id="dataset-saved" class="tokens" role="status"></p>
-<div class="problem unsaved" role="alert" hidden><p></p>
-<button type="button" class="link-button">Discard this text</button></div>
-</div>"""
 
 _TYPED = TypeAdapter(tuple[TypedCaption, ...])
 
@@ -67,7 +58,7 @@ def build_caption_box() -> gr.HTML:
     """Lay it out."""
     return gr.HTML(
         elem_id="dataset-caption",
-        html_template=_BOX,
+        html_template=str(caption_box()),
         js_on_load=read_text(assets_folder() / "captions.js"),
         padding=False,
         row=None,
@@ -94,9 +85,8 @@ def save_all(session: DatasetSession, typed: tuple[TypedCaption, ...]) -> Answer
         try:
             row, stamp = session.save_caption(caption)
         except (StudioError, OSError) as error:
-            sentence = str(error) if isinstance(error, StudioError) else system_error_message(error)
             which = caption.model_dump(include={"dataset", "key", "number"})
-            refused.append({**which, "sentence": sentence})
+            refused.append({**which, "sentence": error_message(error)})
         else:
             saved.append({**_known(session, caption.dataset, row, stamp), "number": caption.number})
     return {"saved": saved, "refused": refused}
@@ -105,15 +95,24 @@ def save_all(session: DatasetSession, typed: tuple[TypedCaption, ...]) -> Answer
 def _known(session: DatasetSession, dataset: str, row: DatasetRow, stamp: Stamp) -> Answer:
     """An image's caption, and the words below it: `14 of 75 tokens · from styles.csv row 3`."""
     tokens = session.count_tokens(row.caption)
-    over = f", the last {tokens - MAX_TOKENS} are not read" if tokens > MAX_TOKENS else ""
-    origin = f" · from {row.caption_from}" if row.caption_from else ""
+    words = _("{tokens} of {limit} tokens", tokens=tokens, limit=MAX_TOKENS)
+    if tokens > MAX_TOKENS:
+        words = _(
+            "{tokens} of {limit} tokens, the last {num_over} are not read",
+            tokens=tokens,
+            limit=MAX_TOKENS,
+            num_over=tokens - MAX_TOKENS,
+        )
+    if row.caption_from:
+        origin = _("from {source}", source=_(row.caption_from))
+        words = f"{words} · {origin}"
     return {
         "dataset": dataset,
         "key": row.key,
         "caption": row.caption,
         "stamp": stamp,
-        "words": f"{tokens} of {MAX_TOKENS} tokens{over}{origin}",
-        "over": bool(over),
+        "words": words,
+        "over": tokens > MAX_TOKENS,
     }
 
 
@@ -124,9 +123,6 @@ def saver(session: DatasetSession) -> Callable[[list[dict[str, Any]]], Answer]:
         return save_all(session, _TYPED.validate_python(captions))
 
     return save_captions
-
-
-_NOTHING = not_shown("Click an image to enlarge it and edit its caption.")
 
 
 @dataclass(frozen=True)
@@ -167,26 +163,28 @@ def build() -> Detail:
     subject, shown_file = gr.JSON(visible=False), gr.State("")
     with gr.Column(elem_id="dataset-detail", elem_classes="dataset-detail", min_width=320):
         crop = read_text(assets_folder() / "crop.js")
-        picture = gr.HTML(_NOTHING, elem_id="dataset-picture", padding=False, js_on_load=crop)
+        picture = gr.HTML(_nothing_shown(), elem_id="dataset-picture", padding=False, js_on_load=crop)
         facts = gr.HTML(elem_id="dataset-facts", padding=False)
         caption = build_caption_box()
         with gr.Row(elem_classes="small-buttons"):
-            previous = gr.Button("‹ Previous", elem_id="dataset-previous", size="sm", min_width=80)
-            following = gr.Button("Next ›", elem_id="dataset-next", size="sm", min_width=80)
-            exclude = gr.Button("Exclude", elem_id="dataset-exclude", size="sm", min_width=80)
+            previous = gr.Button(_("‹ Previous"), elem_id="dataset-previous", size="sm", min_width=80)
+            following = gr.Button(_("Next ›"), elem_id="dataset-next", size="sm", min_width=80)
+            exclude = gr.Button(_("Exclude"), elem_id="dataset-exclude", size="sm", min_width=80)
         with gr.Row(elem_classes="small-buttons"):
-            undo = gr.Button("Undo", elem_id="dataset-undo", size="sm", min_width=80)
-            redo = gr.Button("Redo", elem_id="dataset-redo", size="sm", min_width=80)
+            undo = gr.Button(_("Undo"), elem_id="dataset-undo", size="sm", min_width=80)
+            redo = gr.Button(_("Redo"), elem_id="dataset-redo", size="sm", min_width=80)
         with gr.Row(elem_classes="small-buttons"):
-            convert = gr.Button("Convert a copy", elem_id="dataset-convert", size="sm", visible=False)
-            recode = gr.Button("Re-encode the caption", elem_id="dataset-recode", size="sm", visible=False)
-            reset = gr.Button("Restore the original caption", elem_id="dataset-reset", size="sm", visible=False)
+            convert = gr.Button(_("Convert a copy"), elem_id="dataset-convert", size="sm", visible=False)
+            recode = gr.Button(_("Re-encode the caption"), elem_id="dataset-recode", size="sm", visible=False)
+            reset = gr.Button(_("Restore the original caption"), elem_id="dataset-reset", size="sm", visible=False)
         problems = gr.HTML(elem_id="dataset-problems", padding=False)
         gr.HTML(
             paragraph(
                 "quiet",
-                "Keys: ← → previous, next · Shift and arrows move the crop · X exclude · Ctrl+Z undo · Enter to the "
-                "caption, Esc back · captions are saved as you type",
+                _(
+                    "Keys: ← → previous, next · Shift and arrows move the crop · X exclude · Ctrl+Z undo · "
+                    "Enter to the caption, Esc back · captions are saved as you type"
+                ),
             ),
             padding=False,
         )
@@ -208,6 +206,10 @@ def build() -> Detail:
     )
 
 
+def _nothing_shown() -> Markup:
+    return not_shown(_("Click an image to enlarge it and edit its caption."))
+
+
 def render_row(session: DatasetSession, asked: Subject, *, shown_file: str) -> dict[str, Any]:
     """Everything of the image that the page shows; of none where it is not there, or not in the open dataset.
 
@@ -218,7 +220,7 @@ def render_row(session: DatasetSession, asked: Subject, *, shown_file: str) -> d
     row = find_row(session, asked)
     reported = show_row(session, asked, row, stamp)
     if row is None:
-        nothing = {"shown_file": "", "picture": _NOTHING, "facts": ""}
+        nothing = {"shown_file": "", "picture": _nothing_shown(), "facts": ""}
         return {"caption": reported, **nothing, **_render_buttons(session, None)}
     fit = fit_of(session, row)
     file = _file_of(session, row)
@@ -246,7 +248,7 @@ def move_crop(session: DatasetSession, event: gr.EventData) -> None:
     try:
         place = _FOCUS.validate_python(focus)
     except ValidationError as error:
-        raise DatasetError("The page does not say where the crop is. Reload it.") from error
+        raise DatasetError(_("The page does not say where the crop is. Reload it.")) from error
     session.named(str(dataset)).opened.set_focus(str(key), place)
 
 
@@ -263,12 +265,12 @@ def _render_buttons(session: DatasetSession, row: DatasetRow | None) -> dict[str
     undo, redo = (session.opened.next_undo, session.opened.next_redo) if session.is_open else ("", "")
     return {
         "problems": problem_list(row) if row else "",
-        "exclude": "Include" if row and row.excluded else "Exclude",
+        "exclude": _("Include") if row and row.excluded else _("Exclude"),
         "convert": gr.update(visible="convert" in remedies),
         "recode": gr.update(visible="recode caption" in remedies),
-        "reset": gr.update(visible=row is not None and row.caption_from == "your edit"),
-        "undo": _step_words("Undo", undo),
-        "redo": _step_words("Redo", redo),
+        "reset": gr.update(visible=row is not None and row.caption_from == YOUR_EDIT),
+        "undo": _step_words(_("Undo"), undo),
+        "redo": _step_words(_("Redo"), redo),
     }
 
 

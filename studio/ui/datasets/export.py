@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from studio.core.errors import DatasetError
+from studio.core.language import N_, _
 from studio.core.paths import typed_path
 from studio.core.text import counted
 from studio.datasets.export import export_imagefolder, export_kohya, export_zip, write_sidecars
@@ -20,13 +21,14 @@ from studio.ui.shell.images import served_copy
 from studio.ui.shell.parts import QUIET, paragraph, toasts
 from studio.ui.shell.selection import FieldErrors, error_box, follow_form
 
-SNAPSHOT_TITLE = "Snapshot: what training reads, with every file's sha256"
+SNAPSHOT_TITLE = N_("Snapshot: what training reads, with every file's sha256")
 FORMATS: dict[str, str] = {
     SNAPSHOT_TITLE: "snapshot",
-    "imagefolder: images and metadata.jsonl (datasets.load_dataset)": "imagefolder",
-    "kohya: folders with repeats and .txt captions": "kohya",
-    "zip: an imagefolder in one file": "zip",
+    N_("imagefolder: images and metadata.jsonl (datasets.load_dataset)"): "imagefolder",
+    N_("kohya: folders with repeats and .txt captions"): "kohya",
+    N_("zip: an imagefolder in one file"): "zip",
 }
+"""By their titles, which the browser keeps in English, whatever language it shows them in."""
 
 
 @dataclass(frozen=True)
@@ -45,29 +47,33 @@ class ExportBox:
 
 def build() -> ExportBox:
     """Lay it out, folded."""
-    with gr.Accordion("Export", open=False, elem_id="dataset-export-box"):
+    with gr.Accordion(_("Export"), open=False, elem_id="dataset-export-box"):
         choice = gr.Radio(
-            list(FORMATS), value=SNAPSHOT_TITLE, label="Format", elem_id="dataset-format", interactive=True
+            [(_(title), title) for title in FORMATS],
+            value=SNAPSHOT_TITLE,
+            label=_("Format"),
+            elem_id="dataset-format",
+            interactive=True,
         )
         folder = gr.Textbox(
-            label="Folder",
-            info="A new or empty folder. Leave empty to use exports, in the dataset's folder.",
+            label=_("Folder"),
+            info=_("A new or empty folder. Leave empty to use exports, in the dataset's folder."),
             elem_id="dataset-export-folder",
             interactive=True,
         )
-        export = gr.Button("Export", elem_id="dataset-export", variant="primary")
+        export = gr.Button(_("Export"), elem_id="dataset-export", variant="primary")
         errors = error_box("dataset-export")
         words = gr.HTML(elem_id="dataset-export-words", padding=False)
-        file = gr.File(label="Download", visible=False, elem_id="dataset-export-file", interactive=False)
+        file = gr.File(label=_("Download"), visible=False, elem_id="dataset-export-file", interactive=False)
         with gr.Row(elem_classes="toolbar"):
             sure = gr.Checkbox(
                 False,
-                label="Write captions next to the original images",
-                info="Replaces existing .txt files; the old ones are kept in the dataset's folder.",
+                label=_("Write captions next to the original images"),
+                info=_("Replaces existing .txt files; the old ones are kept in the dataset's folder."),
                 elem_id="dataset-sidecars-sure",
                 interactive=True,
             )
-            sidecars = gr.Button("Write the captions", elem_id="dataset-sidecars", interactive=False, min_width=160)
+            sidecars = gr.Button(_("Write the captions"), elem_id="dataset-sidecars", interactive=False, min_width=160)
     return ExportBox(choice, folder, export, errors, words, file, sure, sidecars)
 
 
@@ -93,20 +99,23 @@ def wire(
                 session.named(read_subject(subject).dataset),
                 FORMATS.get(title, "snapshot"),
                 folder.strip(),
-                progress=lambda done, total: progress((done, total), desc="Writing", unit="images"),
+                progress=lambda done, total: progress((done, total), desc=_("Writing"), unit=_("images")),
             )
             download = str(served_copy(place)) if place.is_file() else None
-        words = paragraph("good", f"{counted(snapshot.header.num_pictures, 'image')} exported to {place}")
+        images = counted(snapshot.header.num_pictures, "image", "images")
+        words = paragraph("good", _("{images} exported to {path}", images=images, path=place))
         return {box.words: words, box.file: gr.update(value=download, visible=download is not None)}
 
     def write(subject: object) -> dict[Any, Any]:
         with toasts():
             written = write_sidecars(session.named(read_subject(subject).dataset).opened)
-        words = paragraph("good", f"{counted(written.num_written, 'caption')} written beside the images.")
+        captions = counted(written.num_written, "caption", "captions")
+        words = paragraph("good", _("{captions} written beside the images.", captions=captions))
         if written.skipped_files:
             first = written.skipped_files[0]
-            number = counted(len(written.skipped_files), "caption")
-            words += paragraph("bad", f"{number} could not be written: {first.name}: {first.problem.sentence}")
+            captions = counted(len(written.skipped_files), "caption", "captions")
+            why = f"{first.name}: {first.problem.sentence}"
+            words += paragraph("bad", _("{captions} could not be written: {why}", captions=captions, why=why))
         return {box.words: words, box.sure: False}
 
     def clear() -> dict[Any, Any]:
@@ -139,7 +148,7 @@ def export_dataset(
     """
     dataset = session.opened
     if dataset.progress.running:
-        raise DatasetError("The images are still being checked. Export when that is done.")
+        raise DatasetError(_("The images are still being checked. Export when that is done."))
     snapshot = make_snapshot(dataset.name, dataset.recipe, dataset.rows)
     background = dataset.recipe.background
     write_snapshot(dataset.folder / SNAPSHOT, snapshot)
@@ -148,7 +157,7 @@ def export_dataset(
     default = dataset.folder / "exports" / f"{datetime.now():%Y%m%d-%H%M%S}-{kind}"
     target = typed_path(folder) if folder else default
     if not target.is_absolute():
-        raise DatasetError(f"folder must be a whole path, got {folder!r}.").about("folder")
+        raise DatasetError(_("folder must be a whole path, got {folder!r}.", folder=folder)).about("folder")
     if kind == "zip":
         target = target if target.suffix == ".zip" else target / f"{dataset.name}.zip"
         export_zip(snapshot, target, background=background, progress=progress)

@@ -12,6 +12,7 @@ from PIL import Image
 from studio.batches.folder import BatchFolder
 from studio.batches.outputs import read_provenance
 from studio.core.errors import PictureFileError
+from studio.core.language import N_, _, number
 from studio.core.records import label_or_none
 from studio.core.text import template
 from studio.datasets.inspection import thumbnail_path
@@ -30,7 +31,7 @@ SHOWN_SIDE = 1024
 """Longest side, in pixels, of the large image on the page."""
 
 SIGNS = {"reject": "✗", "convert": "↻", "note": "!"}
-SIGN_WORDS = {"reject": "needs fixing", "convert": "converted when read", "note": "worth knowing"}
+SIGN_WORDS = {"reject": N_("needs fixing"), "convert": N_("converted when read"), "note": N_("worth knowing")}
 
 
 def thumbnail_url(session: DatasetSession, row: DatasetRow) -> str:
@@ -46,6 +47,16 @@ def thumbnail_size() -> Markup:
     return _template("thumbnail_size")
 
 
+def caption_box() -> Markup:
+    """The box in which a caption is typed; its script fills it."""
+    return _template("caption_box")
+
+
+def drop_zone() -> Markup:
+    """Where files are dropped; its script says there what becomes of them."""
+    return _template("drop_zone")
+
+
 def facet_chips(facets: Sequence[Facet]) -> Markup:
     """The bars that the grid is narrowed to, each a button that removes it; empty where there are none."""
     return _template("facets", facets=facets) if facets else Markup()
@@ -54,9 +65,9 @@ def facet_chips(facets: Sequence[Facet]) -> Markup:
 def grid(session: DatasetSession, page: RowPage, stamp: Stamp) -> Markup:
     """Thumbnails as buttons, with whole captions for the page's script, and the images next to them, not shown."""
     before, after = ([(row, thumbnail_url(session, row))] if row else [] for row in (page.before, page.after))
+    none = _("no caption")
     thumbs = [
-        (row, thumbnail_url(session, row), worst_problem(row), f"{row.key}: {row.caption or 'no caption'}")
-        for row in page.rows
+        (row, thumbnail_url(session, row), worst_problem(row), f"{row.key}: {row.caption or none}") for row in page.rows
     ]
     return _template(
         "grid",
@@ -107,9 +118,9 @@ def not_shown(words: str, *, sign: str = "") -> Markup:
 def large_picture(session: DatasetSession, row: DatasetRow, fit: BucketFit | None) -> Markup:
     """The image as training reads it, with the part that its bucket keeps; it opens larger when pressed."""
     if row.facts is None:
-        return not_shown("not checked yet", sign="…")
+        return not_shown(_("not checked yet"), sign="…")
     if not row.facts.is_usable or fit is None:
-        return not_shown("cannot be shown", sign="✗")
+        return not_shown(_("cannot be shown"), sign="✗")
     try:
         image = open_rgb(row.path, background=session.opened.recipe.background)
     except PictureFileError as error:
@@ -139,15 +150,16 @@ def facts_line(row: DatasetRow, fit: BucketFit | None) -> Markup:
         return _template("facts", key=row.key, facts=None)
     parts = []
     if facts.width:
-        size = f"{facts.width:,} × {facts.height:,}"
-        parts.append(f"{size} → bucket {fit.bucket.width} × {fit.bucket.height}" if fit else size)
+        size = f"{number(facts.width)} × {number(facts.height)}"
+        bucket = f"{fit.bucket.width} × {fit.bucket.height}" if fit else ""
+        parts.append(_("{size} → bucket {bucket}", size=size, bucket=bucket) if bucket else size)
     if facts.format:
         parts.append(f"{facts.format} {facts.mode or ''}".strip())
     parts.append(file_size(facts.num_bytes))
     if row.repeats != 1:
-        parts.append(f"{row.repeats} times an epoch")
+        parts.append(_("{num} times an epoch", num=row.repeats))
     if facts.is_usable:
-        parts.append(f"{facts.border_whiteness:.0%} of the border white")
+        parts.append(_("{share:.0%} of the border white", share=facts.border_whiteness))
     return _template("facts", key=row.key, facts=parts)
 
 
@@ -156,7 +168,7 @@ def problem_list(row: DatasetRow) -> Markup:
     if row.facts is None and not row.problems:
         return Markup()
     if not row.problems:
-        return paragraph("good", "✓ Nothing wrong with this image.")
+        return paragraph("good", _("✓ Nothing wrong with this image."))
     order = {"reject": 0, "convert": 1, "note": 2}
     problems = sorted(row.problems, key=lambda problem: order[problem.severity])
     return _template("problems", problems=problems, signs=SIGNS, words=SIGN_WORDS)
@@ -164,4 +176,4 @@ def problem_list(row: DatasetRow) -> Markup:
 
 def file_size(num_bytes: int) -> str:
     """`84 kB`, `1.2 MB`."""
-    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:,.0f} kB"
+    return f"{number(num_bytes / 1e6, ',.1f')} MB" if num_bytes >= 1e6 else f"{number(num_bytes / 1e3, ',.0f')} kB"

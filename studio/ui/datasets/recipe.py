@@ -9,12 +9,13 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import DatasetError, StudioError
+from studio.core.language import N_, _
 from studio.core.settings import parse_settings
 from studio.core.text import counted, template
-from studio.datasets.captions import check_template, fill_template
-from studio.datasets.rows import take_rows
+from studio.datasets.rows import check_template, fill_template, take_rows
 from studio.datasets.session import DatasetSession, SessionView
 from studio.datasets.source import LAYOUT_NAMES, LAYOUT_TITLES, DatasetRecipe, LayoutChoice, RowChoice
+from studio.ui.datasets.browser import info_of, label_of, with_number
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.forms import NO_CHANGE, by_component
 from studio.ui.shell.parts import QUIET, Part, paragraph, table, toasts
@@ -22,8 +23,8 @@ from studio.ui.shell.selection import FieldErrors, error_box, follow_form, read_
 
 _template = template("ui/templates/datasets.html")
 
-RECOGNISED = "as recognised"
-NONE = "all rows"
+RECOGNISED = N_("as recognised")
+NONE = N_("all rows")
 PREVIEWED_ROWS = 6
 MAX_VALUES = 500
 
@@ -74,18 +75,18 @@ class RecipeBox:
 def build(words: gr.HTML) -> RecipeBox:
     """Lay it out, folded; its words stand above, where they are always seen."""
     fields = DatasetRecipe.model_fields
-    with gr.Accordion("Layout and captions", open=False, elem_id="dataset-recipe-box") as box:
+    with gr.Accordion(_("Layout and captions"), open=False, elem_id="dataset-recipe-box") as box:
         layout = _build_layout()
         template = gr.Textbox(
-            label=fields["template"].title,
-            info=fields["template"].description,
+            label=label_of(fields["template"]),
+            info=info_of(fields["template"]),
             placeholder="{baseColour} {articleType}, white background",
             elem_id="dataset-template",
             interactive=True,
         )
         preview = gr.HTML(elem_id="dataset-template-preview", padding=False)
         rest = _build_rest()
-        apply = gr.Button("Apply to the dataset", elem_id="dataset-apply-recipe", variant="primary")
+        apply = gr.Button(_("Apply to the dataset"), elem_id="dataset-apply-recipe", variant="primary")
         errors = error_box("dataset-recipe")
     made = {"box": box, "words": words, "template": template, "preview": preview, "apply": apply, "errors": errors}
     return RecipeBox(**made, **layout, **rest)
@@ -94,23 +95,23 @@ def build(words: gr.HTML) -> RecipeBox:
 def _build_layout() -> dict[str, Any]:
     """Which layout, table, columns and rows."""
     fields = LayoutChoice.model_fields
-    layouts = [(RECOGNISED, RECOGNISED), *((LAYOUT_TITLES[name], name) for name in LAYOUT_NAMES)]
+    recognised = (_(RECOGNISED), RECOGNISED)
+    layouts = [recognised, *((_(LAYOUT_TITLES[name]), name) for name in LAYOUT_NAMES)]
     with gr.Row(elem_classes="fields"):
         chosen: dict[str, Any] = {"layout": _dropdown("layout", layouts, RECOGNISED, fields["layout"])}
         for name in ("table", "image_column", "caption_column"):
-            recognised = [(RECOGNISED, RECOGNISED)]
-            chosen[name] = _dropdown(name.replace("_", "-"), recognised, RECOGNISED, fields[name])
+            chosen[name] = _dropdown(name.replace("_", "-"), [recognised], RECOGNISED, fields[name])
     of_rows = RowChoice.model_fields
     with gr.Row(elem_classes="fields"):
         chosen["row_column"] = _dropdown(
-            "row-column", [(NONE, NONE)], NONE, of_rows["column"], label="Only rows whose column"
+            "row-column", [(_(NONE), NONE)], NONE, of_rows["column"], label=_("Only rows whose column")
         )
         chosen["row_values"] = gr.Dropdown(
             [],
             value=[],
             multiselect=True,
-            label="… is one of",
-            info=of_rows["values"].description,
+            label=_("… is one of"),
+            info=info_of(of_rows["values"]),
             elem_id="dataset-row-values",
             interactive=True,
             allow_custom_value=True,
@@ -125,7 +126,12 @@ def _build_rest() -> dict[str, Any]:
     def words(name: str) -> dict[str, Any]:
         elem_id = f"dataset-{name.replace('_', '-')}"
         field = fields[name]
-        return {"label": field.title, "info": field.description, "elem_id": elem_id, "interactive": True}
+        return {
+            "label": label_of(field),
+            "info": info_of(field),
+            "elem_id": elem_id,
+            "interactive": True,
+        }
 
     with gr.Row(elem_classes="fields"):
         return {
@@ -139,8 +145,8 @@ def _dropdown(name: str, choices: list[tuple[str, str]], value: str, field: Any,
     return gr.Dropdown(
         choices,
         value=value,
-        label=label or field.title,
-        info=field.description,
+        label=label or label_of(field),
+        info=info_of(field),
         elem_id=f"dataset-{name}",
         allow_custom_value=True,
         interactive=True,
@@ -158,16 +164,24 @@ def layout_words(session: DatasetSession) -> Markup:
     reading = dataset.reading
     captions = sum(picture.caption is not None for picture in reading.pictures)
     others = Counter(skipped_file.problem.code for skipped_file in dataset.skipped_files)
-    left = ", ".join(f"{code} ({number:,})" for code, number in others.most_common()) or "nothing"
-    lone = len(reading.pictures) - captions
-    fits = [LAYOUT_TITLES[name] for name in reading.recognised if name != reading.layout]
-    choice = f" It could also be read as: {'; '.join(fits)}." if fits else ""
-    text = (
-        f"{counted(len(reading.pictures), 'image')}, {counted(captions, 'pair')} of image and caption, "
-        f"{lone:,} without a caption. Not used: {left}.{choice}"
-    )
-    title, source = LAYOUT_TITLES[reading.layout], dataset.recipe.source
-    return _template("layout", title=title, table=reading.table, text=text, source=source)
+    unused = ", ".join(with_number(_(code), num) for code, num in others.most_common())
+    fits = [_(LAYOUT_TITLES[name]) for name in reading.recognised if name != reading.layout]
+    sentences = [
+        _(
+            "{images}, {pairs} of image and caption, {num_without:,} without a caption.",
+            images=counted(len(reading.pictures), "image", "images"),
+            pairs=counted(captions, "pair", "pairs"),
+            num_without=len(reading.pictures) - captions,
+        ),
+        _("Not used: {files}.", files=unused) if unused else _("Not used: nothing."),
+    ]
+    if fits:
+        sentences.append(_("It could also be read as: {layouts}.", layouts="; ".join(fits)))
+    sentences.append(_("Read from {folder}", folder=dataset.recipe.source))
+    title = _(LAYOUT_TITLES[reading.layout])
+    if reading.table:
+        title = _("{layout} from {table}", layout=title, table=reading.table)
+    return _template("layout", title=title, text=" ".join(sentences))
 
 
 def fill(session: DatasetSession) -> dict[str, Any]:
@@ -178,13 +192,14 @@ def fill(session: DatasetSession) -> dict[str, Any]:
     columns = [(name, name) for name in reading.columns]
     first = recipe.rows[0] if recipe.rows else None
     layout = recipe.layout
-    recognised, values = [(RECOGNISED, RECOGNISED), *columns], values_of(session, first.column if first else NONE)
+    tables = [(name, name) for name in reading.tables]
+    recognised, values = (_(RECOGNISED), RECOGNISED), values_of(session, first.column if first else NONE)
     return {
         "layout": layout.layout or RECOGNISED,
-        "table": gr.update(choices=[RECOGNISED, *reading.tables], value=layout.table or RECOGNISED),
-        "image_column": gr.update(choices=recognised, value=layout.image_column or RECOGNISED),
-        "caption_column": gr.update(choices=recognised, value=layout.caption_column or RECOGNISED),
-        "row_column": gr.update(choices=[(NONE, NONE), *columns], value=first.column if first else NONE),
+        "table": gr.update(choices=[recognised, *tables], value=layout.table or RECOGNISED),
+        "image_column": gr.update(choices=[recognised, *columns], value=layout.image_column or RECOGNISED),
+        "caption_column": gr.update(choices=[recognised, *columns], value=layout.caption_column or RECOGNISED),
+        "row_column": gr.update(choices=[(_(NONE), NONE), *columns], value=first.column if first else NONE),
         "row_values": gr.update(choices=values, value=list(first.values) if first else []),
         "template": recipe.template or "",
         "default_caption": recipe.default_caption,
@@ -198,7 +213,7 @@ def values_of(session: DatasetSession, column: str) -> list[tuple[str, str]]:
     if not session.is_open or column not in session.opened.reading.columns:
         return []
     counts = Counter(picture.attributes.get(column, "") for picture in session.opened.reading.pictures)
-    return [(f"{value or 'empty'} ({number:,})", value) for value, number in counts.most_common(MAX_VALUES)]
+    return [(with_number(value or _("empty"), num), value) for value, num in counts.most_common(MAX_VALUES)]
 
 
 def read_recipe(session: DatasetSession, values: dict[str, Any]) -> DatasetRecipe:
@@ -249,8 +264,8 @@ def preview_words(session: DatasetSession, read: Callable[[], DatasetRecipe]) ->
         ]
     except StudioError as error:
         return paragraph("bad", error)
-    caption = f"{counted(len(taken), 'image')}; the first captions"
-    return table(("Image", "Caption"), rows, caption=caption)
+    caption = _("{images}; the first captions", images=counted(len(taken), "image", "images"))
+    return table((_("Image"), _("Caption")), rows, caption=caption)
 
 
 def _hex(colour: str) -> str:
@@ -280,7 +295,7 @@ def wire(
         with toasts():
             page = session.named(read_subject(subject).dataset)
             if filled != page.view.version.partition("-")[0]:
-                raise DatasetError("The dataset was reopened meanwhile. Check this form again, then apply it.")
+                raise DatasetError(_("The dataset was reopened meanwhile. Check this form again, then apply it."))
             page.change_recipe(read_recipe(page, values))
 
     def fill_new(selection: str, version: str, before: str) -> dict[Any, Any]:

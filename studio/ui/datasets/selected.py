@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from studio.core.errors import DatasetError
 from studio.core.files import read_text
+from studio.core.language import N_, _
 from studio.core.paths import assets_folder
 from studio.core.records import Record
 from studio.core.text import counted, template
@@ -46,7 +47,7 @@ def read_act(event: gr.EventData) -> SelectedAct:
     try:
         return SelectedAct.model_validate({name: value for name, value in sent.items() if value is not None})
     except ValidationError as error:
-        raise DatasetError("The page does not say which images are meant. Reload it.") from error
+        raise DatasetError(_("The page does not say which images are meant. Reload it.")) from error
 
 
 def do(opened: OpenedDataset, asked: SelectedAct) -> None:
@@ -61,22 +62,23 @@ def do(opened: OpenedDataset, asked: SelectedAct) -> None:
         "include": lambda: opened.set_excluded(asked.keys, False),
         "star": lambda: opened.set_starred(asked.keys, True),
         "unstar": lambda: opened.set_starred(asked.keys, False),
-        "tag": lambda: _change_tags(opened, asked, with_tag, "added to"),
-        "untag": lambda: _change_tags(opened, asked, without_tag, "removed from"),
+        "tag": lambda: _change_tags(opened, asked, with_tag, N_("“{tag}” added to {captions}")),
+        "untag": lambda: _change_tags(opened, asked, without_tag, N_("“{tag}” removed from {captions}")),
     }
     if asked.act not in switches:
-        raise DatasetError(f"There is nothing like {asked.act!r} to do.")
+        raise DatasetError(_("There is nothing like {act!r} to do.", act=asked.act))
     switches[asked.act]()
 
 
-def _change_tags(opened: OpenedDataset, asked: SelectedAct, change: Callable[[str, str], str], words: str) -> int:
+def _change_tags(opened: OpenedDataset, asked: SelectedAct, change: Callable[[str, str], str], message: str) -> int:
     if not tags_of(asked.tag):
-        raise DatasetError("Type the tag first.")
+        raise DatasetError(_("Type the tag first."))
     captions = {key: change(opened.row(key).caption, asked.tag) for key in asked.keys}
     changed = {key: caption for key, caption in captions.items() if caption != opened.row(key).caption}
     if not changed:
-        raise DatasetError(f"No caption of {counted(len(captions), 'image')} would change.")
-    return opened.set_captions(changed, what=f"“{asked.tag.strip()}” {words} {counted(len(changed), 'caption')}")
+        raise DatasetError(_("No caption of {images} would change.", images=counted(len(captions), "image", "images")))
+    captions_changed = counted(len(changed), "caption", "captions")
+    return opened.set_captions(changed, what=_(message, tag=asked.tag.strip(), captions=captions_changed))
 
 
 def wire(bar: gr.HTML, session: DatasetSession, *, then_refresh: Callable[[Any], None]) -> None:

@@ -8,27 +8,20 @@ from typing import Any
 
 import gradio as gr
 
-from studio.core.errors import DatasetError, StudioError, about, system_error_message
+from studio.core.errors import DatasetError, StudioError, about, error_message
 from studio.core.files import read_text, remove_uploads
+from studio.core.language import _
 from studio.core.paths import assets_folder
 from studio.core.text import counted
 from studio.datasets.session import DatasetSession, SessionView
 from studio.datasets.upload import DroppedFile
+from studio.ui.datasets.html import drop_zone
 from studio.ui.shell.parts import QUIET, Update, problem, toasts, uploads_folder
 from studio.ui.shell.selection import FieldErrors, error_box, select
 
 DEMO_DATASET = "casual-shoes"
 DEMO_RESOLUTION = 128  # of the model that ships with it
 MAX_FILES = 100_000
-
-_DROPZONE = """<div class="dropzone">
-<p><b>Drop a folder, images or a zip here</b></p>
-<p class="quiet">Subfolders are kept. Files are copied into the studio; originals are never touched.</p>
-<p class="drop-buttons"><button type="button" class="link-button choose-folder">Choose a folder</button>
-<button type="button" class="link-button choose-files">Choose files</button></p>
-<p><span class="drop-status" role="status"></span>
-<button type="button" class="link-button drop-cancel" hidden>Cancel</button></p>
-</div>"""
 
 
 @dataclass(frozen=True)
@@ -55,30 +48,30 @@ def build() -> SourceBox:
     with gr.Row(elem_id="dataset-source", equal_height=True):
         drop = gr.HTML(
             elem_id="dataset-drop",
-            html_template=_DROPZONE,
+            html_template=str(drop_zone()),
             js_on_load=read_text(assets_folder() / "dropzone.js"),
             outcome=None,
         )
         with gr.Column(elem_classes="source-fields"):
             with gr.Row(elem_classes="toolbar"):
                 path = gr.Textbox(
-                    label="Or open a folder in place",
+                    label=_("Or open a folder in place"),
                     placeholder="/Users/you/Pictures",
                     elem_id="dataset-path",
                     interactive=True,
                 )
-                opener = gr.Button("Open", elem_id="dataset-open", min_width=88)
+                opener = gr.Button(_("Open"), elem_id="dataset-open", min_width=88)
             errors = error_box("dataset")
             with gr.Row(elem_classes="toolbar"):
                 names = gr.Dropdown(
                     [],
                     value=None,
-                    label="Your datasets",
+                    label=_("Your datasets"),
                     elem_id="dataset-names",
                     interactive=True,
                     allow_custom_value=True,
                 )
-                demo = gr.Button("Demo shoes", elem_id="dataset-demo", min_width=176)
+                demo = gr.Button(_("Demo shoes"), elem_id="dataset-demo", min_width=176)
     problem = gr.HTML(elem_id="dataset-problem", padding=False, visible=False)
     return SourceBox(drop, path, opener, errors, names, demo, problem, gr.Textbox(visible=False))
 
@@ -102,14 +95,14 @@ def wire(box: SourceBox, session: DatasetSession, selection: gr.HTML, *, then_re
         try:
             files = dropped_files(getattr(event, "files", None))
             opened = session.open_dropped(files, uploads=uploads_folder())
-        except StudioError as error:
-            return {box.drop: _outcome(str(error), "bad")}
-        except OSError as error:
-            return {box.drop: _outcome(system_error_message(error), "bad")}
-        words = f"{counted(len(opened.reading.pictures), 'image')} in the dataset {opened.name}."
+        except (StudioError, OSError) as error:
+            return {box.drop: _outcome(error_message(error), "bad")}
+        images = counted(len(opened.reading.pictures), "image", "images")
+        words = [_("{images} in the dataset {name}.", images=images, name=opened.name)]
         if opened.not_taken:
-            words += f" {counted(len(opened.not_taken), 'file')} skipped: the doctor lists them."
-        return {box.drop: _outcome(words, "good"), box.opened: opened.name}
+            num_skipped = counted(len(opened.not_taken), "file", "files")
+            words.append(_("{files} skipped: the doctor lists them.", files=num_skipped))
+        return {box.drop: _outcome(" ".join(words), "good"), box.opened: opened.name}
 
     def open_path(path: str) -> str:
         with toasts(), about("path"):
@@ -137,7 +130,7 @@ def wire(box: SourceBox, session: DatasetSession, selection: gr.HTML, *, then_re
 
 
 def _say_seen(num_seen: int) -> None:
-    gr.Info(f"Looking through the folder: {num_seen:,} files and folders so far …", duration=3)
+    gr.Info(_("Looking through the folder: {num_seen:,} files and folders so far …", num_seen=num_seen), duration=3)
 
 
 def _outcome(words: str, kind: str) -> Any:  # noqa: ANN401 - gradio's update
@@ -152,10 +145,12 @@ def dropped_files(files: object) -> list[DroppedFile]:
         DatasetError: where it is not a list of files.
     """
     if not isinstance(files, list) or len(files) > MAX_FILES:
-        raise DatasetError(f"A drop must be a list of at most {MAX_FILES:,} files. Type the folder's path instead.")
+        raise DatasetError(
+            _("A drop must be a list of at most {limit:,} files. Type the folder's path instead.", limit=MAX_FILES)
+        )
     taken = []
     for file in files:
         if not isinstance(file, dict) or not isinstance(file.get("rel"), str) or not isinstance(file.get("path"), str):
-            raise DatasetError("The drop names no files. Drop them again, or type the folder's path.")
+            raise DatasetError(_("The drop names no files. Drop them again, or type the folder's path."))
         taken.append(DroppedFile(file["rel"], Path(file["path"])))
     return taken

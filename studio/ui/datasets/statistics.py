@@ -15,10 +15,11 @@ from markupsafe import Markup
 
 from studio.core.errors import DatasetError
 from studio.core.files import write_atomically
+from studio.core.language import N_, _
 from studio.core.text import template
 from studio.datasets.export import make_contact_sheet
 from studio.datasets.inspection import thumbnail_path
-from studio.datasets.query import FACET_TITLES, Facet, FacetName, bin_words
+from studio.datasets.query import FACET_TITLES, Facet, FacetName, bin_name
 from studio.datasets.report import (
     WHY_NO_FLIP,
     Counts,
@@ -41,13 +42,13 @@ from studio.ui.shell.selection import read_selection
 _template = template("ui/templates/datasets.html")
 
 NUM_LENGTH_BARS = 12
-NONE, ALL_OTHERS = "none", "all others"
+NONE, ALL_OTHERS = N_("none"), N_("all others")
 
 
 def statistics_html(statistics: DatasetStatistics) -> Markup:
     """All charts of a dataset."""
     if statistics.num_pictures == 0:
-        return paragraph("quiet", "No statistics yet: no image has been checked and used.")
+        return paragraph("quiet", _("No statistics yet: no image has been checked and used."))
     charts = [
         bars("bucket", _listed(statistics.buckets)),
         bars("size", _listed(statistics.sizes)),
@@ -62,17 +63,18 @@ def statistics_html(statistics: DatasetStatistics) -> Markup:
 
 def bars(name: FacetName, rows: Sequence[tuple[str, int]], *, column: str = "") -> Markup:
     """One chart: names, bars, numbers; a bar's name is a button. The longest bar is the greatest number."""
-    most = max((number for _, number in rows), default=0) or 1
-    shown = [(value, number, _sent(name, value, column)) for value, number in rows]
-    title = column if name == "column" else FACET_TITLES[name]
+    most = max((num for value, num in rows), default=0) or 1
+    shown = [(*_named_and_sent(name, value, column), num) for value, num in rows]
+    title = column if name == "column" else _(FACET_TITLES[name])
     return _template("bars", title=title, rows=shown, most=most)
 
 
-def _sent(name: FacetName, value: str, column: str) -> str:
-    """The bar as the page sends it back; "" of one that no image can be found by."""
+def _named_and_sent(name: FacetName, value: str, column: str) -> tuple[str, str]:
+    """What a bar is called, and the bar as the page sends it back; "" of one that no image can be found by."""
     if name != "word" and value in (NONE, ALL_OTHERS):
-        return ""
-    return Facet(name=name, value=value, column=column).model_dump_json()
+        return _(value), ""
+    facet = Facet(name=name, value=value, column=column)
+    return facet.label, facet.model_dump_json()
 
 
 def _listed(counts: Counts, *, others: bool = True) -> list[tuple[str, int]]:
@@ -81,19 +83,19 @@ def _listed(counts: Counts, *, others: bool = True) -> list[tuple[str, int]]:
 
 
 def _shares(bins: Sequence[int]) -> list[tuple[str, int]]:
-    return [(bin_words(i), number) for i, number in enumerate(bins)]
+    return [(bin_name(i), num) for i, num in enumerate(bins)]
 
 
 def _lengths(counts: Sequence[tuple[int, int]]) -> list[tuple[str, int]]:
     """By the number of words; in steps, where there are many different ones."""
-    longest = max((words for words, _ in counts), default=0)
+    longest = max((num_words for num_words, num in counts), default=0)
     step = longest // NUM_LENGTH_BARS + 1
     totals: dict[int, int] = {}
-    for words, number in counts:
-        totals[words // step] = totals.get(words // step, 0) + number
+    for num_words, num in counts:
+        totals[num_words // step] = totals.get(num_words // step, 0) + num
     return [
-        (str(part) if step == 1 else f"{part * step} to {part * step + step - 1}", number)
-        for part, number in sorted(totals.items())
+        (str(part) if step == 1 else f"{part * step} to {part * step + step - 1}", num)
+        for part, num in sorted(totals.items())
     ]
 
 
@@ -101,11 +103,15 @@ MAX_FINDINGS = 200
 FOLDED_FROM = 8
 MAX_DUPLICATES = 60
 TITLES: dict[Severity, str] = {
-    "reject": "Needs fixing (left out of training until then)",
-    "convert": "Converted when read",
-    "note": "Worth knowing",
+    "reject": N_("Needs fixing (left out of training until then)"),
+    "convert": N_("Converted when read"),
+    "note": N_("Worth knowing"),
 }
-REMEDY_WORDS = {"exclude": "Exclude", "convert": "Convert a copy", "recode caption": "Re-encode the caption"}
+REMEDY_WORDS = {
+    "exclude": N_("Exclude"),
+    "convert": N_("Convert a copy"),
+    "recode caption": N_("Re-encode the caption"),
+}
 
 _CLICKS = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-remedy]");
@@ -139,12 +145,12 @@ class StatisticsPanels:
 def build() -> StatisticsPanels:
     """Lay both out, folded."""
     statistics_open, doctor_open = gr.State(False), gr.State(False)
-    with gr.Accordion("Doctor", open=False, elem_id="dataset-doctor-box") as doctor_box:
+    with gr.Accordion(_("Doctor"), open=False, elem_id="dataset-doctor-box") as doctor_box:
         doctor = gr.HTML(elem_id="dataset-doctor", padding=False, js_on_load=_CLICKS)
-        exclude_all = gr.Button("Exclude everything that needs fixing", elem_id="dataset-exclude-all", visible=False)
-    with gr.Accordion("Statistics", open=False, elem_id="dataset-statistics-box") as statistics_box:
+        exclude_all = gr.Button(_("Exclude everything that needs fixing"), elem_id="dataset-exclude-all", visible=False)
+    with gr.Accordion(_("Statistics"), open=False, elem_id="dataset-statistics-box") as statistics_box:
         statistics = gr.HTML(elem_id="dataset-statistics", padding=False, js_on_load=_BARS)
-        sheet = gr.DownloadButton("Contact sheet", elem_id="dataset-sheet", size="sm")
+        sheet = gr.DownloadButton(_("Contact sheet"), elem_id="dataset-sheet", size="sm")
     return StatisticsPanels(
         statistics_box=statistics_box,
         statistics=statistics,
@@ -180,7 +186,7 @@ def doctor_html(session: DatasetSession, report: DatasetReport) -> Markup:
         "doctor",
         dataset=session.opened.name,
         report=report,
-        notes=(*report.warnings, WHY_NO_FLIP),
+        notes=(*report.warnings, _(WHY_NO_FLIP)),
         groups=groups,
         pairs=[(pair, [(key, _small_url(session, key)) for key in (pair.first, pair.second)]) for pair in pairs],
         more_pairs=len(report.duplicates) - len(pairs),
@@ -195,7 +201,7 @@ def _group(severity: Severity, findings: Sequence[Finding]) -> _Group:
         by_code.setdefault(finding.problem.code, []).append(finding)
     few = [finding for same in by_code.values() if len(same) <= FOLDED_FROM for finding in same]
     many = [(code, same) for code, same in by_code.items() if len(same) > FOLDED_FROM]
-    return _Group(SIGNS[severity], TITLES[severity], len(findings), few, many)
+    return _Group(SIGNS[severity], _(TITLES[severity]), len(findings), few, many)
 
 
 def _small_url(session: DatasetSession, key: str) -> str:
@@ -215,7 +221,7 @@ def mend(session: DatasetSession, key: str, remedy: str) -> None:
     elif remedy == "recode caption":
         session.opened.recode_caption(key)
     else:
-        raise DatasetError(f"There is no remedy {remedy!r}.")
+        raise DatasetError(_("There is no remedy {remedy!r}.", remedy=remedy))
 
 
 def contact_sheet(session: DatasetSession) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from studio.core.errors import DatasetError
+from studio.core.language import N_, _
 from studio.datasets.session import DatasetSession, SessionView
 from studio.ui.datasets import browser as dataset_browser
 from studio.ui.datasets import bulk as dataset_bulk
@@ -63,7 +64,7 @@ def build() -> DatasetTab:
     with gr.Row(elem_classes="dataset-line"):
         summary_line = gr.HTML(elem_id="dataset-summary", padding=False)
         layout_words = gr.HTML(elem_id="dataset-layout-words", padding=False)
-    version = gr.Textbox(visible="hidden", elem_id="dataset-version", label="Version")
+    version = gr.Textbox(visible="hidden", elem_id="dataset-version", label=_("Version"))
     with gr.Column(visible=False, elem_id="dataset-canvas") as canvas:
         filters = dataset_browser.build_filters()
         with gr.Row(elem_classes="dataset-panes"):
@@ -83,8 +84,8 @@ def build() -> DatasetTab:
 def render(session: DatasetSession, view: SessionView) -> dict[str, Group]:
     """What makes every shown part of the tab as it should be now."""
     return {
-        "The list of datasets": lambda: dataset_source.render(session, view),
-        "The dataset": lambda: {
+        N_("The list of datasets"): lambda: dataset_source.render(session, view),
+        N_("The dataset"): lambda: {
             **dataset_recipe_box.render(session, view),
             "dataset-summary": lambda: _summary(session, view),
             "dataset-version": gr.update(value=view.version),
@@ -97,11 +98,13 @@ def _summary(session: DatasetSession, view: SessionView) -> str:
     if view.name:
         return summary(session, view)
     if view.opening:
-        return paragraph("quiet", f"{view.opening} is being opened.", role="status")
+        return paragraph("quiet", _("{name} is being opened.", name=view.opening), role="status")
     return paragraph(
         "quiet",
-        "No dataset is open. Drop a folder of images, type its path, or start with the demo shoes: 60 drawn images "
-        "with a table of their colours and kinds.",
+        _(
+            "No dataset is open. Drop a folder of images, type its path, or start with the demo shoes: 60 drawn images "
+            "with a table of their colours and kinds."
+        ),
     )
 
 
@@ -228,7 +231,7 @@ def _acts(detail: dataset_detail.Detail) -> dict[gr.Button, Callable[[DatasetSes
 
     def toggle(page: DatasetSession, asked: Subject) -> None:
         if not asked.key:
-            raise DatasetError("Choose an image first.")
+            raise DatasetError(_("Choose an image first."))
         page.opened.set_excluded([asked.key], not page.opened.row(asked.key).excluded)
 
     def undo(page: DatasetSession, _asked: Subject) -> None:

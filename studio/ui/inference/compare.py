@@ -8,12 +8,13 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import SettingsError
+from studio.core.language import _, moment
 from studio.core.paths import UserData
 from studio.core.settings import CompareSettings, GenerationSettings, parse_settings
 from studio.core.text import counted
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
-from studio.images.comparison import SavedComparison, comparison_grid
+from studio.images.comparison import BASE, SavedComparison, comparison_grid
 from studio.loras.library import LoraLibrary
 from studio.ui.forms import (
     SettingsForm,
@@ -33,7 +34,7 @@ from studio.ui.shell.parts import QUIET, Part, data_url, save_link, toasts
 from studio.ui.shell.selection import FieldErrors, SelectedPair, error_box, select
 from studio.ui.shell.status import cancel_button, cancelling
 
-MODE, BASE = "compare", "base"
+MODE = "compare"
 STRIP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 FIRST_PROMPTS = ("black casual shoes, white background", "red canvas sneakers, white background")
 
@@ -49,14 +50,15 @@ def build_form() -> tuple[dict[str, Any], gr.HTML, SettingsForm]:
     shared = SettingsForm(GenerationSettings, MODE)
     shared.add("negative_prompt", elem_id="compare-negative")
     with gr.Group(elem_classes="lora-rows"):
-        left, left_strength = build_lora_row(MODE, 0, label="Left", none=BASE)
+        left, left_strength = build_lora_row(MODE, 0, label=_("Left"), none=BASE)
         first = next(iter(LoraLibrary().names()), BASE)
-        right, right_strength = build_lora_row(MODE, 1, label="Right", none=BASE, first=first)
+        right, right_strength = build_lora_row(MODE, 1, label=_("Right"), none=BASE, first=first)
     form.rest()
+    about_strip = CompareSettings.model_fields["strip"]
     strip = gr.Checkbox(
         False,
-        label=f"{CompareSettings.model_fields['strip'].title} (0 to {STRIP[-1]:g})",
-        info=CompareSettings.model_fields["strip"].description,
+        label=_("{title} (0 to {strength:g})", title=_(str(about_strip.title)), strength=STRIP[-1]),
+        info=_(str(about_strip.description)),
         elem_id="compare-strip",
         interactive=True,
     )
@@ -76,7 +78,7 @@ def to_settings(values: Mapping[str, Any]) -> CompareSettings:
     left = lora_choices((values["left"], values["left_strength"]))
     right = lora_choices((values["right"], values["right_strength"]))
     if left == right:
-        same = SettingsError("Left and right are the same: choose a LoRA for one of them, or another strength.")
+        same = SettingsError(_("Left and right are the same: choose a LoRA for one of them, or another strength."))
         raise same.about("left", "right", "left.0.strength", "right.0.strength")
     return parse_settings(
         CompareSettings,
@@ -114,20 +116,20 @@ def build() -> CompareMode:
     with gr.Row(elem_classes="workbench"):
         with gr.Column(elem_classes="controls", min_width=320):
             with gr.Row(elem_classes="actions"):
-                run = gr.Button("Compare", variant="primary", elem_id="run-compare", interactive=False)
-                cancel = gr.Button("Cancel", elem_id="cancel-compare", interactive=False)
+                run = gr.Button(_("Compare"), variant="primary", elem_id="run-compare", interactive=False)
+                cancel = gr.Button(_("Cancel"), elem_id="cancel-compare", interactive=False)
             errors = error_box(MODE)
             form, notes, generation = build_form()
         with gr.Column(elem_classes="canvas", min_width=480):
             state = gr.HTML(elem_id="compare-state", padding=False)
             finding = gr.HTML(elem_id="compare-finding", padding=False)
-            pair = gr.Radio([], label="Pair", elem_id="compare-pair", visible=False, interactive=True)
+            pair = gr.Radio([], label=_("Pair"), elem_id="compare-pair", visible=False, interactive=True)
             slider = _build_slider()
             ends = gr.HTML(elem_id="compare-ends", padding=False, visible=False)
             side_by_side = gr.HTML(elem_id="compare-pair-pictures", padding=False)
             strip = gr.HTML(elem_id="compare-strip-pictures", padding=False, js_on_load=compare_view.STRENGTH_SLIDER)
             with gr.Row(elem_classes="actions", visible=False) as after:
-                grid = gr.Button("Make a labelled grid", elem_id="make-grid")
+                grid = gr.Button(_("Make a labelled grid"), elem_id="make-grid")
                 grid_link = gr.HTML(elem_id="grid-link", padding=False)
             of = gr.Textbox(visible=False)
             vote = blind_vote.build_vote()
@@ -178,7 +180,7 @@ def render(view: EngineView, lora_names: Sequence[str], chosen: SelectedPair | N
         number = small = chosen.number
     files = compare_view.pair_files(saved, number)
     finished = saved is not None and saved.report.finished and count > 0
-    choices = gr.update(choices=[BASE, *lora_names])
+    choices = gr.update(choices=[(_(BASE), BASE), *lora_names])
     ends = compare_view.captions(saved.report if saved else None)
     return {
         "compare-state": lambda: state_box(view, idle=_idle_words(saved)),
@@ -200,10 +202,12 @@ def render(view: EngineView, lora_names: Sequence[str], chosen: SelectedPair | N
 
 def _idle_words(saved: SavedComparison | None) -> str:
     if saved is None or not saved.report.finished:
-        return "The same prompts and seeds for both sides. Press “Compare”, or Ctrl+Enter."
-    end = "was cancelled" if saved.report.cancelled else "is finished"
-    pairs = counted(compare_view.finished_pairs(saved), "pair")
-    return f"The comparison of {saved.report.started_at:%d %B, %H:%M} {end}: {pairs}."
+        return _("The same prompts and seeds for both sides. Press “Compare”, or Ctrl+Enter.")
+    when = moment(saved.report.started_at)
+    pairs = counted(compare_view.finished_pairs(saved), "pair", "pairs")
+    if saved.report.cancelled:
+        return _("The comparison of {when} was cancelled: {pairs}.", when=when, pairs=pairs)
+    return _("The comparison of {when} is finished: {pairs}.", when=when, pairs=pairs)
 
 
 def wire(
@@ -225,11 +229,11 @@ def wire(
         with toasts():
             saved = compare_view.comparison_of(engine.view, of)
         name = f"{saved.folder.name}.png"
-        return save_link(name, data_url(comparison_grid(saved), "image/png"), f"Save {name}")
+        return save_link(name, data_url(comparison_grid(saved), "image/png"), _("Save {name}", name=name))
 
     def show_notes(prompts: str, negative_prompt: str, long_prompt: bool) -> Markup:
-        named = {f"Prompt {i}": line for i, line in enumerate(filter(str.strip, prompts.splitlines()), start=1)}
-        named["Negative prompt"] = negative_prompt
+        named = {_("Prompt {i}", i=i): line for i, line in enumerate(filter(str.strip, prompts.splitlines()), start=1)}
+        named[_("Negative prompt")] = negative_prompt
         return prompt_notes_html(engine, named, long_prompt=long_prompt)
 
     noted = {name: mode.form[name] for name in ("prompts", "negative_prompt", "long_prompt")}

@@ -5,9 +5,17 @@ from pathlib import Path
 from markupsafe import Markup
 
 from studio.core.errors import EngineError
+from studio.core.language import _
 from studio.core.text import template
 from studio.engine.process.view import EngineView
-from studio.images.comparison import ComparedPair, ComparedPicture, CompareReport, SavedComparison, StripPicture
+from studio.images.comparison import (
+    BASE,
+    ComparedPair,
+    ComparedPicture,
+    CompareReport,
+    SavedComparison,
+    StripPicture,
+)
 from studio.ui.shell.images import card, empty_frame, picture_frame, running_frame
 
 _template = template("ui/templates/inference.html")
@@ -40,7 +48,7 @@ def pair_name(index: int, pair: ComparedPair) -> str:
     """`1 · red sneakers · seed 42`."""
     settings = pair.left.settings
     prompt = settings.prompt if len(settings.prompt) <= 40 else settings.prompt[:39] + "…"
-    return f"{index + 1} · {prompt} · seed {settings.seed}"
+    return _("{number} · {prompt} · seed {seed}", number=index + 1, prompt=prompt, seed=settings.seed)
 
 
 def pair_choices(saved: SavedComparison | None) -> list[tuple[str, int]]:
@@ -67,8 +75,10 @@ def comparison_of(view: EngineView, of: str) -> SavedComparison:
     """
     if not of or view.comparison is None or view.comparison.folder.name != of:
         raise EngineError(
-            "Nothing was done: another comparison was started meanwhile, perhaps in another tab, and this page still "
-            "showed the one before. Look at the new one, then press again."
+            _(
+                "Nothing was done: another comparison was started meanwhile, perhaps in another tab, "
+                "and this page still showed the one before. Look at the new one, then press again."
+            )
         )
     return view.comparison
 
@@ -80,7 +90,7 @@ def finished_pairs(saved: SavedComparison | None) -> int:
 
 def captions(report: CompareReport | None) -> Markup:
     """Under both ends of the slider."""
-    left, right = (report.left_name, report.right_name) if report else ("base", "LoRA")
+    left, right = (report.shown_left, report.shown_right) if report else (_(BASE), _("LoRA"))
     return _template("ends", left=left, right=right)
 
 
@@ -89,12 +99,14 @@ def side_by_side(saved: SavedComparison | None, index: int, view: EngineView) ->
     if saved is None or index >= len(saved.report.pairs):
         return _template("pair", figures=_pair_to_come(saved, view))
     pair, report = saved.report.pairs[index], saved.report
-    left = card(_frame(saved.folder, pair.left, "left image"), _side_words(report.left_name, pair.left))
+    left = card(_frame(saved.folder, pair.left, _("left image")), _side_words(report.shown_left, pair.left))
     if pair.right is None:
-        right = card(running_frame(view) if view.phase == "comparing" else _not_made(), report.right_name)
+        right = card(running_frame(view) if view.phase == "comparing" else _not_made(), report.shown_right)
     else:
-        right = card(_frame(saved.folder, pair.right, "right image"), _side_words(report.right_name, pair.right))
-    sentence = f"{report.right_name} {pair.difference.words}." if pair.difference else ""
+        right = card(_frame(saved.folder, pair.right, _("right image")), _side_words(report.shown_right, pair.right))
+    sentence = ""
+    if pair.difference:
+        sentence = _("{side} {words}.", side=report.shown_right, words=pair.difference.words)
     return _template("pair", figures=[left, right], sentence=sentence)
 
 
@@ -102,12 +114,12 @@ def _pair_to_come(saved: SavedComparison | None, view: EngineView) -> list[Marku
     """The pair whose left side is being made; nothing where nothing is."""
     if view.phase != "comparing":
         return []
-    left, right = (saved.report.left_name, saved.report.right_name) if saved else ("left", "right")
-    return [card(running_frame(view), left), card(empty_frame("·", "not made yet"), right)]
+    left, right = (saved.report.shown_left, saved.report.shown_right) if saved else (_("left"), _("right"))
+    return [card(running_frame(view), left), card(empty_frame("·", _("not made yet")), right)]
 
 
 def _not_made() -> Markup:
-    return empty_frame("·", "not made")
+    return empty_frame("·", _("not made"))
 
 
 def strip(saved: SavedComparison | None, view: EngineView) -> Markup:
@@ -123,9 +135,9 @@ def strip(saved: SavedComparison | None, view: EngineView) -> Markup:
     made = [picture.strength for picture in saved.report.strip if picture.picture.file]
     live = Markup()
     if len(made) > 1:
-        left = card(_frame(saved.folder, saved.report.pairs[0].left, "left image"), saved.report.left_name)
+        left = card(_frame(saved.folder, saved.report.pairs[0].left, _("left image")), saved.report.shown_left)
         nearest = min(range(len(made)), key=lambda number: abs(made[number] - 1))
-        live = _template("strength_slider", left=left, name=saved.report.right_name, strengths=made, first=nearest)
+        live = _template("strength_slider", left=left, name=saved.report.shown_right, strengths=made, first=nearest)
     return _template("strip", live=live, figures=figures)
 
 
@@ -135,12 +147,12 @@ def _num_pair_pictures(saved: SavedComparison) -> int:
 
 def _strip_figure(folder: Path, picture: StripPicture) -> Markup:
     words = _template("strength", strength=picture.strength, difference=picture.difference)
-    return card(_frame(folder, picture.picture, f"strength {picture.strength:g}"), words)
+    return card(_frame(folder, picture.picture, _("strength {strength:g}", strength=picture.strength)), words)
 
 
 def _frame(folder: Path, picture: ComparedPicture, name: str) -> Markup:
     if not picture.file:
-        return empty_frame("✗", "invalid, not shown")
+        return empty_frame("✗", _("invalid, not shown"))
     return picture_frame(folder / picture.file, name=name, alt=picture.settings.prompt)
 
 

@@ -9,6 +9,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import PictureFileError
+from studio.core.language import _
 from studio.core.records import label_beside, label_or_none
 from studio.core.results import FailedImage, ImageRecord, ImagesReport, MadeImage
 from studio.core.text import counted, template
@@ -82,8 +83,8 @@ def build() -> GenerateMode:
     with gr.Row(elem_classes="workbench"):
         with gr.Column(elem_classes="controls", min_width=320):
             with gr.Row(elem_classes="actions"):
-                run = gr.Button("Generate", variant="primary", elem_id="run-generate", interactive=False)
-                cancel = gr.Button("Cancel", elem_id="cancel-generate", interactive=False)
+                run = gr.Button(_("Generate"), variant="primary", elem_id="run-generate", interactive=False)
+                cancel = gr.Button(_("Cancel"), elem_id="cancel-generate", interactive=False)
             of = gr.Textbox(visible=False)
             errors = error_box(MODE)
             form = build_form()
@@ -113,7 +114,7 @@ def render(view: EngineView, lora_names: Sequence[str], past: Path | None = None
         "generate-pictures": lambda: _pictures(view) if past is None else past_image(past),
         "generate-queue": lambda: queue_html(view),
         "run-generate": gr.update(
-            interactive=view.takes_images, value="Generate" if view.phase not in RUNNING_PHASES else "Add to queue"
+            interactive=view.takes_images, value=_("Add to queue") if view.phase in RUNNING_PHASES else _("Generate")
         ),
         "cancel-generate": cancel_button(view, "generating"),
         "generate-of": gr.update(value=str(view.run_number)),
@@ -123,7 +124,7 @@ def render(view: EngineView, lora_names: Sequence[str], past: Path | None = None
 
 def state_box(view: EngineView, *, idle: str) -> Markup:
     """What went wrong, and what is going on; `idle` where nothing is."""
-    word, sentence = ("Ready.", idle) if view.phase == "ready" else phase_words(view)
+    word, sentence = (_("Ready."), idle) if view.phase == "ready" else phase_words(view)
     return problem(view.problem) + verdict(word, sentence)
 
 
@@ -135,32 +136,38 @@ def queue_html(view: EngineView) -> Markup:
 
 def _idle_words(report: ImagesReport | None) -> str:
     if report is None:
-        return "Describe an image and press “Generate”, or Ctrl+Enter."
+        return _("Describe an image and press “Generate”, or Ctrl+Enter.")
     failed = sum(isinstance(image, FailedImage) for image in report.images)
     made = len(report.images) - failed
-    words = f"{made} of {counted(report.settings.num_images, 'image')} made, checked and saved."
-    words += f" {failed} not valid." if failed else ""
-    return words + (" Cancelled." if report.cancelled else "")
+    images = counted(report.settings.num_images, "image", "images")
+    words = [_("{made} of {images} made, checked and saved.", made=made, images=images)]
+    if failed:
+        words.append(_("{failed} not valid.", failed=failed))
+    if report.cancelled:
+        words.append(_("Cancelled."))
+    return " ".join(words)
 
 
 def _pictures(view: EngineView) -> Markup:
     """The images of the last press: one large, several as a sheet; places are kept for those to come."""
     report = view.images
     if report is None:
-        return _template("sheet", cards=[card(empty_frame("◻", "Your image will appear here"), _template("first_run"))])
+        return _template(
+            "sheet", cards=[card(empty_frame("◻", _("Your image will appear here")), _template("first_run"))]
+        )
     cards = [_card(i, image) for i, image in enumerate(report.images)]
     if view.phase == "generating":
         cards.append(card(running_frame(view), paragraph("facts", _step_words(view))))
     to_come = report.settings.num_images - len(cards) if not report.finished else 0
-    cards += [card(empty_frame(str(len(cards) + i + 1), "not made yet"), "") for i in range(to_come)]
+    cards += [card(empty_frame(str(len(cards) + i + 1), _("not made yet")), "") for i in range(to_come)]
     return _template("sheet", cards=cards)
 
 
 def _card(index: int, image: MadeImage | FailedImage) -> Markup:
     if isinstance(image, FailedImage):
         words = _template("failed_image", marks=check_marks(image.checks), error=image.error)
-        return card(empty_frame("✗", "invalid, not shown"), words)
-    return _image_card(image.path, image.record, name=f"image {index + 1}")
+        return card(empty_frame("✗", _("invalid, not shown")), words)
+    return _image_card(image.path, image.record, name=_("image {number}", number=index + 1))
 
 
 def _image_card(path: Path, record: ImageRecord, *, name: str) -> Markup:
@@ -180,13 +187,13 @@ def past_image(path: Path) -> Markup:
     except PictureFileError as error:
         record, shown = None, problem(error)
     if record is not None:
-        rows = table(("Item", "Value"), record_rows(record), caption=record.settings.prompt)
-        shown = _template("sheet", cards=[_image_card(path, record, name="past image")])
+        rows = table((_("Item"), _("Value")), record_rows(record), caption=record.settings.prompt)
+        shown = _template("sheet", cards=[_image_card(path, record, name=_("past image"))])
     return _template("past_image", image=picture_name(path), shown=shown, rows=rows)
 
 
 def _step_words(view: EngineView) -> str:
-    return f"step {view.step.step} of {view.step.num_steps}" if view.step else "…"
+    return _("step {step} of {num_steps}", step=view.step.step, num_steps=view.step.num_steps) if view.step else "…"
 
 
 def wire(
@@ -206,7 +213,7 @@ def wire(
             engine.unqueue(number if isinstance(number, int) else None if number == "all" else 0)
 
     def count_tokens(prompt: str, negative_prompt: str, long_prompt: bool) -> Markup:
-        negative = prompt_notes_html(engine, {"Negative prompt": negative_prompt}, long_prompt=long_prompt)
+        negative = prompt_notes_html(engine, {_("Negative prompt"): negative_prompt}, long_prompt=long_prompt)
         return Markup().join([token_words(engine, prompt, long_prompt=long_prompt), negative])
 
     named = mode.form.named

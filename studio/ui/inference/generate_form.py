@@ -11,6 +11,7 @@ from gradio.components import Component
 from markupsafe import Markup
 
 from studio.core.errors import SettingsError
+from studio.core.language import _
 from studio.core.settings import GenerationSettings, ImagesSettings, parse_settings
 from studio.core.text import template
 from studio.engine.process.client import EngineClient
@@ -110,14 +111,15 @@ class SizeRow:
 
     def build(self, form: SettingsForm) -> None:
         """Lay it out, and connect what only fills its boxes."""
+        num_images = ImagesSettings.model_fields["num_images"]
         with gr.Column(elem_classes="size-row"):
             with gr.Row():
                 form.add("width")
                 swap = gr.Button("⇄", elem_id="generate-swap", elem_classes="square", min_width=0)
                 form.add("height")
                 self.num_images = gr.Number(
-                    ImagesSettings.model_fields["num_images"].default,
-                    label=ImagesSettings.model_fields["num_images"].title,
+                    num_images.default,
+                    label=_(str(num_images.title)),
                     elem_id="generate-num-images",
                     interactive=True,
                     min_width=0,
@@ -126,9 +128,9 @@ class SizeRow:
             with gr.Row():
                 form.add("seed")
                 dice = gr.Button("⚄", elem_id="generate-dice", elem_classes="square", min_width=0)
-                self.keep = gr.Button("Keep", elem_id="generate-keep", elem_classes="square", min_width=0)
+                self.keep = gr.Button(_("Keep"), elem_id="generate-keep", elem_classes="square", min_width=0)
                 self.new_seed = gr.Checkbox(
-                    True, label="Random", elem_id="generate-new-seed", interactive=True, min_width=0
+                    True, label=_("Random"), elem_id="generate-new-seed", interactive=True, min_width=0
                 )
         self.sides = [form.fields["width"], form.fields["height"]]
         self.seed = [form.fields["seed"], self.new_seed]
@@ -171,7 +173,7 @@ def aspects_html(view: EngineView) -> Markup:
 
 def render_form(view: EngineView, lora_names: Sequence[str]) -> dict[str, Part]:
     """What every shown part of the form should be now."""
-    choices = gr.update(choices=[NO_LORA, *lora_names])
+    choices = gr.update(choices=[(_(NO_LORA), NO_LORA), *lora_names])
     own = (view.facts.width, view.facts.height) if view.facts else ("", "")
     sides = zip(("width", "height"), own, strict=True)
     return {
@@ -224,11 +226,21 @@ def _num_tokens(engine: EngineClient, prompt: str, *, long_prompt: bool) -> Mark
     except SettingsError as error:
         return paragraph("tokens bad", error)
     if count.num_parts == 1:
-        return paragraph("tokens", f"{count.num_tokens} of {PART_TOKENS} tokens")
+        return paragraph("tokens", _("{num} of {limit} tokens", num=count.num_tokens, limit=PART_TOKENS))
     if long_prompt or not count.cut_off:  # BREAK begins a part, however short
-        return paragraph("tokens", f"{count.num_tokens} tokens in {count.num_parts} parts of {PART_TOKENS}")
-    lost = _shortened(count.cut_off)
-    words = f"{count.num_tokens} of {PART_TOKENS} tokens. Cut off: “{lost}” (or switch on “Long prompts”)"
+        words = _(
+            "{num} tokens in {num_parts} parts of {limit}",
+            num=count.num_tokens,
+            num_parts=count.num_parts,
+            limit=PART_TOKENS,
+        )
+        return paragraph("tokens", words)
+    words = _(
+        "{num} of {limit} tokens. Cut off: “{lost}” (or switch on “Long prompts”)",
+        num=count.num_tokens,
+        limit=PART_TOKENS,
+        lost=_shortened(count.cut_off),
+    )
     return paragraph("tokens bad", words)
 
 

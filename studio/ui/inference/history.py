@@ -12,6 +12,7 @@ from PIL import Image
 
 from studio.core.errors import PictureFileError
 from studio.core.files import move_to_trash, remove_uploads
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.core.records import Label, label_beside, label_or_none, write_label
 from studio.core.results import ImageRecord
@@ -19,10 +20,10 @@ from studio.core.settings import ImagesSettings
 from studio.core.text import counted, template
 from studio.engine.process.client import EngineClient
 from studio.images.a1111 import PictureText
+from studio.images.comparison import BASE
 from studio.images.files import read_picture_text
 from studio.images.gallery import History, HistoryPage, PastPicture, picture_name
 from studio.ui.forms import NO_CHANGE, generation_values
-from studio.ui.inference.compare import BASE
 from studio.ui.inference.generate import IMAGE_CLICKS, GenerateMode
 from studio.ui.inference.generate_form import RANDOM_SEED_LIMIT, GenerateForm
 from studio.ui.shell import item_actions
@@ -32,8 +33,7 @@ from studio.ui.shell.selection import Selection, changed, read_selection, select
 
 PER_PAGE = 24
 NUM_VARIATIONS = 4
-TO_COMPARE = """() => [...document.querySelectorAll('#modes button[role="tab"]')]
-  .find((tab) => tab.textContent.trim() === "Compare")?.click()"""
+TO_COMPARE = """() => document.querySelector('#modes button[role="tab"][data-tab-id="compare"]')?.click()"""
 _template = template("ui/templates/inference.html")
 
 
@@ -64,14 +64,14 @@ def build(canvas: gr.Column) -> HistoryPanel:
         trash = item_actions.build("history")
         strip = live_html("generate-strip", js_on_load=IMAGE_CLICKS)
         search = gr.Textbox(
-            label="Search past images",
-            placeholder="Search past images: prompt, note, LoRA, seed, ★",
+            label=_("Search past images"),
+            placeholder=_("Search past images: prompt, note, LoRA, seed, ★"),
             max_lines=1,
             elem_id="history-search",
         )
-    with gr.Accordion("Load settings from an image", open=False, elem_id="drop-box"):
+    with gr.Accordion(_("Load settings from an image"), open=False, elem_id="drop-box"):
         drop = gr.File(
-            label="Drop a PNG, JPEG or WebP",
+            label=_("Drop a PNG, JPEG or WebP"),
             file_types=[".png", ".jpg", ".jpeg", ".webp"],
             height=120,
             elem_id="drop-picture",
@@ -113,15 +113,17 @@ def _thumbnail_url(image: PastPicture, folder: Path) -> str:
 def page_words(page: HistoryPage, search: str) -> Markup:
     """How many there are, and which files could not be read."""
     if page.num_pictures == 0 and search.strip():
-        words = f"No image matches all of these words: {search}"
+        words = _("No image matches all of these words: {search}", search=search)
     elif page.num_pictures == 0:
-        words = "No images yet. Generated images are saved in outputs, by day."
+        words = _("No images yet. Generated images are saved in outputs, by day.")
     else:
-        words = counted(page.num_pictures, "past image")
+        words = counted(page.num_pictures, "past image", "past images")
     if not page.unreadable:
         return paragraph("quiet", words)
-    names = ", ".join(page.unreadable[:3]) + (", …" if len(page.unreadable) > 3 else "")
-    return paragraph("quiet", words) + paragraph("bad", f"{len(page.unreadable)} could not be read: {names}")
+    num = len(page.unreadable)
+    reasons = ", ".join(page.unreadable[:3]) + (", …" if num > 3 else "")
+    unread = _("{num} could not be read: {reasons}", num=num, reasons=reasons)
+    return paragraph("quiet", words) + paragraph("bad", unread)
 
 
 def past_words(past: PastPicture) -> str:
@@ -143,14 +145,14 @@ def image_of(past: PastImages, event: gr.EventData) -> tuple[Path, ImageRecord]:
     path = _file_of(past, str(getattr(event, "image", "")))
     record = read_picture_text(path).record
     if record is None:
-        raise PictureFileError(f"{path.name} was not made by LoRA Studio.")
+        raise PictureFileError(_("{name} was not made by LoRA Studio.", name=path.name))
     return path, record
 
 
 def _file_of(past: PastImages, name: str) -> Path:
     path = past.history.path_of(name)
     if not path.is_file():
-        raise PictureFileError(f"{path.name} is gone: it was moved or deleted.")
+        raise PictureFileError(_("{name} is gone: it was moved or deleted.", name=path.name))
     return path
 
 
@@ -240,7 +242,8 @@ def compare_values(record: ImageRecord, compare: Mapping[str, Any]) -> dict[Any,
     if settings.loras:
         values |= {"right": settings.loras[0].name, "right_strength": settings.loras[0].strength}
     if len(settings.loras) > 1:
-        toast(f"Compare has one LoRA a side: {settings.loras[0].name} is chosen, the image's others are not.")
+        name = settings.loras[0].name
+        toast(_("Compare has one LoRA a side: {name} is chosen, the image's others are not.", name=name))
     return {control: values[name] for name, control in compare.items() if name in values}
 
 
@@ -256,12 +259,12 @@ def _wire_kept_order(
 
     def star(event: gr.EventData) -> None:
         with toasts():
-            path, _ = image_of(past, event)
+            path = image_of(past, event)[0]
             label = label_or_none(label_beside(path))
             write_label(label_beside(path), label.model_copy(update={"starred": not label.starred}))
 
     def label_of(event: gr.EventData) -> item_actions.Labelled:
-        path, _ = image_of(past, event)
+        path = image_of(past, event)[0]
         return item_actions.Labelled(picture_name(path), path.name, label_or_none(label_beside(path)))
 
     def save(name: str, written: item_actions.Written) -> str:
@@ -270,17 +273,16 @@ def _wire_kept_order(
         return ""
 
     def find(event: gr.EventData) -> item_actions.Question:
-        path, _ = image_of(past, event)
-        return item_actions.Question(
-            picture_name(path), path.name, "The image, the settings inside it and its note go."
-        )
+        path = image_of(past, event)[0]
+        what = _("The image, the settings inside it and its note go.")
+        return item_actions.Question(picture_name(path), path.name, what)
 
     def delete(name: str) -> str:
         image = _file_of(past, name)
         where = move_to_trash(image, without_trash=user_data.trash)
         if label_beside(image).is_file():
             move_to_trash(label_beside(image), without_trash=user_data.trash)
-        return f"{image.name} is {where}."
+        return _("{name} is {where}.", name=image.name, where=where)
 
     then_refresh(presses("like")(star, None, None, **QUIET))
     then_refresh(item_actions.wire_label(panel.label, presses("edit"), None, find=label_of, save=save))

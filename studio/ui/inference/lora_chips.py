@@ -8,6 +8,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import SettingsError
+from studio.core.language import _
 from studio.core.settings import LoraChoice, bounds, parse_settings
 from studio.core.text import template
 from studio.images.prompts import change_lora_tag, lora_choice, split_lora_tags
@@ -59,7 +60,7 @@ def chips_of(values: Mapping[str, Any], names: Sequence[str]) -> list[Chip]:
         name = values.get(f"lora_{row}")
         if name and name != NO_LORA:
             chips.append(_chip("row", row, str(name), float(values.get(f"strength_{row}") or 0), names))
-    _, tags = split_lora_tags(str(values.get("prompt") or ""))
+    tags = split_lora_tags(str(values.get("prompt") or ""))[1]
     for index, tag in enumerate(tags):
         try:
             choice = lora_choice(tag)
@@ -71,7 +72,7 @@ def chips_of(values: Mapping[str, Any], names: Sequence[str]) -> list[Chip]:
 
 
 def _chip(source: Literal["row", "tag"], index: int, name: str, strength: float, names: Sequence[str]) -> Chip:
-    return Chip(source, index, name, strength, "" if name in names else "not in the library")
+    return Chip(source, index, name, strength, "" if name in names else _("not in the library"))
 
 
 def chips_html(chips: Sequence[Chip]) -> Markup:
@@ -112,7 +113,7 @@ def wire(box: gr.HTML, named: Mapping[str, Any], library: LoraLibrary, *, also: 
             for chip in chips_of(values, library.names()):
                 if (chip.source, chip.index, chip.name) == pressed:
                     return by_component(asked, changed_values(values, chip, strength))
-            raise SettingsError("Nothing was changed: the form was changed meanwhile. Press again.")
+            raise SettingsError(_("Nothing was changed: the form was changed meanwhile. Press again."))
 
     def remove(event: gr.EventData, **values: Any) -> dict[Any, Any]:  # noqa: ANN401 - likewise
         return change(event, values, None)

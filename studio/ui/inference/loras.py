@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from studio.core.errors import StudioError
 from studio.core.files import remove_uploads
+from studio.core.language import _, number
 from studio.core.records import Label, label_or_none, write_label
 from studio.core.results import LoraCard
 from studio.core.text import counted, template
@@ -53,7 +54,7 @@ def build() -> LoraPanel:
     """Lay the mode out."""
     with gr.Column(elem_id="lora-box"):
         drop = gr.File(
-            label="Drop .safetensors files to add them",
+            label=_("Drop .safetensors files to add them"),
             file_count="multiple",
             height=120,
             elem_id="drop-lora",
@@ -61,13 +62,13 @@ def build() -> LoraPanel:
         )
         words = gr.HTML(elem_id="lora-words", padding=False)
         with gr.Row(visible=False, elem_id="lora-pages", elem_classes="compact") as pages:
-            search = gr.Textbox(label="Search names and notes", max_lines=1, elem_id="lora-search", scale=3)
-            previous = gr.Button("Previous", size="sm", min_width=90, scale=0, elem_id="lora-previous")
-            following = gr.Button("Next", size="sm", min_width=90, scale=0, elem_id="lora-next")
+            search = gr.Textbox(label=_("Search names and notes"), max_lines=1, elem_id="lora-search", scale=3)
+            previous = gr.Button(_("Previous"), size="sm", min_width=90, scale=0, elem_id="lora-previous")
+            following = gr.Button(_("Next"), size="sm", min_width=90, scale=0, elem_id="lora-next")
         label = item_actions.build_label("lora", names_file=True)  # above the cards, where it is seen
         trash = item_actions.build("lora")
         cards = gr.HTML(elem_id="lora-cards", padding=False, js_on_load=_CLICKS)
-        check = gr.Button("Check all against the model", elem_id="check-loras", interactive=False)
+        check = gr.Button(_("Check all against the model"), elem_id="check-loras", interactive=False)
     shown = {
         "lora-pages": pages,
         "lora-search": search,
@@ -90,8 +91,10 @@ def render(view: EngineView, library: LoraLibrary, selection: Selection) -> dict
 
     def cards() -> str:
         shown = library.cards(found[(page - 1) * CARDS_PER_PAGE : page * CARDS_PER_PAGE])
-        number = f"{counted(len(found), 'LoRA')}, page {page} of {num_pages}"
-        said = number if found else "No LoRA has such a name or note."
+        said = _("No LoRA has such a name or note.")
+        if found:
+            num_loras = counted(len(found), "LoRA", "LoRAs")
+            said = _("{loras}, page {page} of {num_pages}", loras=num_loras, page=page, num_pages=num_pages)
         return _template(
             "lora_cards",
             said=said if len(names) > CARDS_PER_PAGE else "",
@@ -114,9 +117,9 @@ def render(view: EngineView, library: LoraLibrary, selection: Selection) -> dict
 def _card(card: LoraCard, checked: LoraChecked | None) -> tuple[LoraCard, bool, str, str, str, tuple[str, ...]]:
     """A file, whether it is the user's, what it is in short, what is wrong with it, what it changes, its notes."""
     facts = [
-        f"rank {card.rank}" if card.rank else "",
-        f"{card.size_bytes / 2**20:.1f} MB",
-        f"for {card.base_model}" if card.base_model else "",
+        _("rank {rank}", rank=card.rank) if card.rank else "",
+        f"{number(card.size_bytes / 2**20, '.1f')} MB",
+        _("for {base_model}", base_model=card.base_model) if card.base_model else "",
     ]
     problem = card.problem or (checked.problem if checked else "")
     notes = checked.notes if checked else card.notes
@@ -147,7 +150,7 @@ def wire(
         finally:
             remove_uploads([file], uploads_folder())
         engine.check_lora(card.name)
-        return paragraph("good", f"{card.name} was added to the library.", role="status")
+        return paragraph("good", _("{name} was added to the library.", name=card.name), role="status")
 
     def check_all() -> None:
         for name in library.names():
@@ -181,16 +184,20 @@ def _wire_kept_order(
         if renamed == lora:
             return ""
         engine.check_lora(renamed)
-        return f"{lora} is called {renamed} now. Prompts and settings that name it must be changed."
+        return _(
+            "{before} is called {name} now. Prompts and settings that name it must be changed.",
+            before=lora,
+            name=renamed,
+        )
 
     def find(event: gr.EventData) -> item_actions.Question:
         name = str(getattr(event, "name", ""))
         beside = ", ".join(file.name for file in files_beside(library.path_of(name)))
-        with_it = f"What lies beside it goes too: {beside}. " if beside else ""
-        return item_actions.Question(name, name, f"{with_it}Images that were made with it stay.")
+        words = [_("What lies beside it goes too: {files}.", files=beside)] if beside else []
+        return item_actions.Question(name, name, " ".join([*words, _("Images that were made with it stay.")]))
 
     def delete(name: str) -> str:
-        return f"{name} is {library.delete(name)}."
+        return _("{name} is {where}.", name=name, where=library.delete(name))
 
     then_refresh(item_actions.wire_label(panel.label, panel.cards.edit, None, find=label_of, save=save))
     then_refresh(item_actions.wire(panel.trash, panel.cards.click, None, find=find, delete=delete))

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from studio.core.language import _, moment
 from studio.core.results import InvalidPicture, SavedReport, SmokeReport
 from studio.core.settings import SMOKE_PROMPTS, SmokeSettings, parse_settings
 from studio.core.text import template
@@ -55,13 +56,13 @@ def build() -> SmokeMode:
             gr.HTML(
                 paragraph(
                     "quiet",
-                    "Makes three images and checks every one: is the model, the device and the precision working?",
+                    _("Makes three images and checks every one: is the model, the device and the precision working?"),
                 ),
                 padding=False,
             )
             with gr.Row(elem_classes="actions"):
-                run = gr.Button("Run the smoke test", variant="primary", elem_id="run-smoke", interactive=False)
-                cancel = gr.Button("Cancel", elem_id="cancel-smoke", interactive=False)
+                run = gr.Button(_("Run the smoke test"), variant="primary", elem_id="run-smoke", interactive=False)
+                cancel = gr.Button(_("Cancel"), elem_id="cancel-smoke", interactive=False)
             errors = error_box("smoke")
             named, notes = _build_form()
         with gr.Column(elem_classes="canvas", min_width=480):
@@ -84,7 +85,7 @@ def build() -> SmokeMode:
 def _build_form() -> tuple[dict[str, Any], gr.HTML]:
     prompts = {
         f"prompt_{i}": gr.Textbox(
-            prompt, label=f"Prompt {i}", lines=2, max_lines=4, interactive=True, elem_id=f"prompt-{i}"
+            prompt, label=_("Prompt {i}", i=i), lines=2, max_lines=4, interactive=True, elem_id=f"prompt-{i}"
         )
         for i, prompt in enumerate(SmokeSettings().prompts, start=1)
     }
@@ -117,8 +118,8 @@ def verdict(view: EngineView) -> Markup:
 
 
 def _verdict_box(report: SmokeReport) -> Markup:
-    word, _, words = report.verdict.partition(": ")
-    when = f"{report.started_at:%d %B %Y, %H:%M}"
+    word, __, words = report.verdict.partition(": ")
+    when = moment(report.started_at)
     kind = "" if report.cancelled else "pass" if report.passed else "fail"
     return parts.verdict(f"{word}:", f"{words} ({report.engine.model}, {when})", kind=kind)
 
@@ -136,13 +137,13 @@ def card(view: EngineView, index: int) -> Markup:
     picture, folder = _picture(view, index)
     if picture is None:
         running = view.phase == "smoke test" and view.step is not None and view.step.picture == index
-        frame = running_frame(view) if running else empty_frame(str(index + 1), "not made yet")
+        frame = running_frame(view) if running else empty_frame(str(index + 1), _("not made yet"))
         words = _template("smoke_step", prompt=_prompt(view, index), step=view.step if running else None)
         return picture_card(frame, words)
     if isinstance(picture, InvalidPicture) or folder is None:
-        frame = empty_frame("✗", "invalid, not shown")
+        frame = empty_frame("✗", _("invalid, not shown"))
     else:
-        frame = picture_frame(folder / picture.file, name=f"image {index + 1}", alt=picture.prompt)
+        frame = picture_frame(folder / picture.file, name=_("image {number}", number=index + 1), alt=picture.prompt)
     return picture_card(frame, _picture_words(picture))
 
 
@@ -173,10 +174,10 @@ def details(saved: SavedReport | None) -> Markup:
         return Markup()
     report = saved.report
     tables = [
-        table(("Phase", "Time"), time_rows(report), caption="Time"),
-        table(MEMORY_HEAD, memory_rows(report), caption="Memory"),
-        table(("Item", "Value"), settings_rows(report), caption="Settings"),
-        table(("Package", "Version"), list(report.versions.items()), caption="Versions"),
+        table((_("Phase"), _("Time")), time_rows(report), caption=_("Time")),
+        table(tuple(map(_, MEMORY_HEAD)), memory_rows(report), caption=_("Memory")),
+        table((_("Item"), _("Value")), settings_rows(report), caption=_("Settings")),
+        table((_("Package"), _("Version")), list(report.versions.items()), caption=_("Versions")),
     ]
     return _template("tables", tables=tables)
 
@@ -186,8 +187,8 @@ def downloads(saved: SavedReport | None) -> Markup:
     if saved is None:
         return Markup()
     links = [
-        download_link(saved.folder / MARKDOWN_NAME, "Report (Markdown)", media_type="text/markdown"),
-        download_link(saved.folder / JSON_NAME, "Report (JSON)", media_type="application/json"),
+        download_link(saved.folder / MARKDOWN_NAME, _("Report (Markdown)"), media_type="text/markdown"),
+        download_link(saved.folder / JSON_NAME, _("Report (JSON)"), media_type="application/json"),
     ]
     return _template("downloads", links=links, folder=saved.folder)
 
@@ -202,7 +203,7 @@ def wire(mode: SmokeMode, engine: EngineClient, *, then_refresh: Callable[[Any],
             engine.run_smoke_test(parse_settings(SmokeSettings, read))
 
     def show_notes(long_prompt: bool, **prompts: str) -> Markup:
-        named = {name.replace("prompt_", "Prompt "): prompt for name, prompt in prompts.items()}
+        named = {_("Prompt {i}", i=name.removeprefix("prompt_")): prompt for name, prompt in prompts.items()}
         return prompt_notes_html(engine, named, long_prompt=long_prompt)
 
     noted = {name: control for name, control in mode.named.items() if name.startswith(("prompt_", "long_prompt"))}

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.language import N_, _
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.jobs.session import JobLine
@@ -54,17 +55,17 @@ class InferenceTab:
 
 def build() -> InferenceTab:
     """Lay the tab out."""
-    start = gr.Button("Start the engine", elem_id="start-engine", visible=False, variant="primary")
+    start = gr.Button(_("Start the engine"), elem_id="start-engine", visible=False, variant="primary")
     taken = device_busy_box.build()
     with gr.Tabs(elem_id="modes"):
-        with gr.Tab("Generate", id="generate") as generate_tab:
+        with gr.Tab(_("Generate"), id="generate") as generate_tab:
             generate = generate_mode.build()
             history = history_panel.build(generate.canvas)
-        with gr.Tab("Compare", id="compare"):
+        with gr.Tab(_("Compare"), id="compare"):
             compare = compare_mode.build()
-        with gr.Tab("LoRA library", id="lora-library"):
+        with gr.Tab(_("LoRA library"), id="lora-library"):
             loras = lora_library.build()
-        with gr.Tab("Smoke test", id="smoke-test"):
+        with gr.Tab(_("Smoke test"), id="smoke-test"):
             smoke = smoke_mode.build()
     return InferenceTab(taken, smoke, generate, generate_tab, history, compare, loras, start)
 
@@ -79,13 +80,13 @@ def render(
 ) -> dict[str, Group]:
     """What makes every shown part of the tab as it should be now."""
     return {
-        "The device": lambda: device_busy_box.render(view, jobs, blocking_jobs),
-        "The smoke test": lambda: smoke_mode.render(view),
-        "Generate": lambda: generate_mode.render(view, library.names(), history_panel.shown_large(past, selection)),
-        "The history": lambda: {"generate-strip": lambda: history_panel.strip_html(past, selection)},
-        "Compare": lambda: compare_mode.render(view, library.names(), selection.pair),
-        "The library of LoRAs": lambda: lora_library.render(view, library, selection),
-        "The engine": lambda: {"start": gr.update(visible=view.phase in ("gone", "off"))},
+        N_("The device"): lambda: device_busy_box.render(view, jobs, blocking_jobs),
+        N_("The smoke test"): lambda: smoke_mode.render(view),
+        N_("Generate"): lambda: generate_mode.render(view, library.names(), history_panel.shown_large(past, selection)),
+        N_("The history"): lambda: {"generate-strip": lambda: history_panel.strip_html(past, selection)},
+        N_("Compare"): lambda: compare_mode.render(view, library.names(), selection.pair),
+        N_("The library of LoRAs"): lambda: lora_library.render(view, library, selection),
+        N_("The engine"): lambda: {"start": gr.update(visible=view.phase in ("gone", "off"))},
     }
 
 

@@ -2,6 +2,7 @@
 
 import io
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -15,11 +16,12 @@ from PIL import Image
 
 from studio.core.errors import EngineError, LoraError
 from studio.core.files import open_file
+from studio.core.language import N_, _
 from studio.core.paths import UserData
 from studio.core.text import template
 from studio.engine.process.client import EngineClient
 from studio.images.comparison import SavedComparison
-from studio.loras.votes import Vote, Winner, add_vote, count_votes, read_votes
+from studio.loras.votes import Vote, VoteCount, Winner, add_vote, count_votes, read_votes
 from studio.ui.inference.compare_view import comparison_of, pair_files
 from studio.ui.shell.images import small_picture_url
 from studio.ui.shell.parts import QUIET, Update, data_url, paragraph, toasts
@@ -52,7 +54,7 @@ def _bare_url(path: Path) -> str:
 
 
 Ballots = list[list[Any]]  # [index of the pair, swapped, answer], the answer None until it was voted on
-ANSWERS = ("1 is better", "2 is better", "No difference")
+ANSWERS = (N_("1 is better"), N_("2 is better"), N_("No difference"))
 
 
 @dataclass(frozen=True)
@@ -71,20 +73,22 @@ class VotePanel:
 
 def build_vote() -> VotePanel:
     """Lay the panel out, below the comparison."""
-    with gr.Accordion("Blind vote", open=False, elem_id="vote-box", visible=False) as box:
+    with gr.Accordion(_("Blind vote"), open=False, elem_id="vote-box", visible=False) as box:
         gr.HTML(
             paragraph(
                 "quiet",
-                "The pairs above, shuffled and unlabelled: press the better image, or the keys 1, 2 or 3. The score "
-                "comes at the end, and is kept with the LoRA.",
+                _(
+                    "The pairs above, shuffled and unlabelled: press the better image, or the keys 1, 2 "
+                    "or 3. The score comes at the end, and is kept with the LoRA."
+                ),
             ),
             padding=False,
         )
-        start = gr.Button("Start the vote", elem_id="vote-start")
+        start = gr.Button(_("Start the vote"), elem_id="vote-start")
         ballot = gr.HTML(elem_id="vote-ballot", padding=False, js_on_load=_BALLOT_CLICKS)
         with gr.Row(visible=False, elem_classes="actions") as row:
             first, second, third = (
-                gr.Button(f"{words} ({key})", elem_id=f"vote-{key}") for key, words in enumerate(ANSWERS, start=1)
+                gr.Button(f"{_(words)} ({key})", elem_id=f"vote-{key}") for key, words in enumerate(ANSWERS, start=1)
             )
         result = gr.HTML(elem_id="vote-result", padding=False)
     shown: dict[str, gr.components.Component] = {"vote-box": box}
@@ -136,7 +140,7 @@ def wire_vote(panel: VotePanel, engine: EngineClient, user_data: UserData, *, of
         done, to_come = _split(ballots)
         shown, said = Markup(), Markup()
         if to_come:
-            index, swapped, _ = to_come[0]
+            index, swapped, __ = to_come[0]
             shown = progress(len(done), len(to_come)) + ballot(saved, index, swapped=swapped)
         else:
             said = (score(saved, done) if done else Markup()) + _votes_html(user_data, saved)
@@ -144,7 +148,7 @@ def wire_vote(panel: VotePanel, engine: EngineClient, user_data: UserData, *, of
             panel.ballots: ballots,
             panel.ballot: shown,
             panel.row: gr.update(visible=bool(to_come)),
-            panel.start: gr.update(visible=not to_come, value="Vote again" if done else "Start the vote"),
+            panel.start: gr.update(visible=not to_come, value=_("Vote again") if done else _("Start the vote")),
             panel.result: said,
             panel.of: saved.folder.name,
         }
@@ -159,8 +163,8 @@ def wire_vote(panel: VotePanel, engine: EngineClient, user_data: UserData, *, of
             saved = comparison_of(engine.view, vote_of)
             done, to_come = _split(ballots)
             if not to_come:
-                raise EngineError("This vote is over. Press “Start the vote” for another.")
-            index, swapped, _ = to_come[0]
+                raise EngineError(_("This vote is over. Press “Start the vote” for another."))
+            index, swapped, __ = to_come[0]
             add_vote(user_data.loras, voted_lora(saved), make_vote(saved, index, swapped=swapped, answer=choice))
         return show(saved, [*done, [index, swapped, choice], *to_come[1:]])
 
@@ -183,9 +187,9 @@ def progress(num_done: int, num_left: int) -> Markup:
 def score(saved: SavedComparison, done: Ballots) -> Markup:
     """This vote's score, and of each pair what was what and which was taken."""
     votes = [make_vote(saved, index, swapped=swapped, answer=choice) for index, swapped, choice in done]
-    count = count_votes(votes, left=saved.report.left_name, right=saved.report.right_name)
+    count = _count(saved, votes)
     rounds = []
-    for vote, (index, *_) in zip(votes, done, strict=True):
+    for vote, (index, *__) in zip(votes, done, strict=True):
         pair = saved.report.pairs[index]
         assert pair.right is not None
         urls = [small_picture_url(saved.folder / side.file) for side in (pair.left, pair.right)]
@@ -199,5 +203,11 @@ def _votes_html(user_data: UserData, saved: SavedComparison) -> Markup:
         votes = read_votes(user_data.loras, voted_lora(saved))
     except LoraError as error:
         return paragraph("bad", error)
-    count = count_votes(votes, left=saved.report.left_name, right=saved.report.right_name)
-    return _template("vote_result", sentence=count.sentence)
+    return _template("vote_result", sentence=_count(saved, votes).sentence)
+
+
+def _count(saved: SavedComparison, votes: Sequence[Vote]) -> VoteCount:
+    """How votes stand, with the sides' names as people read them."""
+    report = saved.report
+    count = count_votes(votes, left=report.left_name, right=report.right_name)
+    return count.model_copy(update={"left": report.shown_left, "right": report.shown_right})

@@ -12,6 +12,7 @@ import gradio as gr
 
 from studio.batches.folder import BatchFolder
 from studio.batches.session import BatchSession, BatchView
+from studio.core.language import N_, _
 from studio.core.paths import UserData
 from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
@@ -226,8 +227,8 @@ class Sessions:
         )
         jobs = runs.active or made.active or view.active
         groups: dict[str, Callable[[], dict[str, Group]]] = {
-            "status": lambda: {"The status line": lambda: self._status_line(view, runs.jobs)},
-            "engine": lambda: {"The model": lambda: engine_panel.render(view, self.training.session.user_data)},
+            "status": lambda: {N_("The status line"): lambda: self._status_line(view, runs.jobs)},
+            "engine": lambda: {N_("The model"): lambda: engine_panel.render(view, self.training.session.user_data)},
             "inference": lambda: inference_tab.render(
                 view, self.library, self.past, runs.jobs, self.blocking_jobs, shown
             ),
@@ -246,8 +247,8 @@ class Sessions:
             "status-memory": lambda: memory_words(view),
             "status-jobs": lambda: (
                 jobs_words(jobs)
-                + measuring_words("a training", self.training.preflight.state, "Training")
-                + measuring_words("a batch", self.batches.forecast.state, "Batch")
+                + measuring_words(self.training.preflight.state, "train")
+                + measuring_words(self.batches.forecast.state, "batch")
             ),
             "status-activity": lambda: activity_words(view, owner_is_told=job_runs),
         }
@@ -279,13 +280,13 @@ def build_app(
         panel = engine_panel.build()
         live_html(PAGE_PROBLEMS)
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Inference", id="inference", elem_id="tab-inference") as inference:
+            with gr.Tab(_("Inference"), id="inference", elem_id="tab-inference") as inference:
                 tab = inference_tab.build()
-            with gr.Tab("Dataset", id="dataset", elem_id="tab-dataset") as dataset:
+            with gr.Tab(_("Dataset"), id="dataset", elem_id="tab-dataset") as dataset:
                 datasets = dataset_tab.build()
-            with gr.Tab("Training", id="training", elem_id="tab-training") as training_place:
+            with gr.Tab(_("Training"), id="training", elem_id="tab-training") as training_place:
                 training_parts = training_tab.build()
-            with gr.Tab("Batch", id="batch", elem_id="tab-batch") as batch:
+            with gr.Tab(_("Batch"), id="batch", elem_id="tab-batch") as batch:
                 batch_parts = batch_tab.build()
         shown = (status, panel.shown, tab.shown, datasets.shown, training_parts.shown, batch_parts.shown)
         polling = Polling(sessions.now, dict(zip(AREAS, shown, strict=True)))

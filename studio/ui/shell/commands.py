@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from markupsafe import Markup
 
 from studio.core.errors import StudioError
 from studio.core.files import write_atomically
+from studio.core.language import LANGUAGE_NAME, _, in_this_language, language
 from studio.core.paths import UserData
 from studio.core.text import STEP_SIGN, duration, template
 
@@ -54,7 +56,7 @@ class PreflightState:
     @property
     def step_words(self) -> str:
         """What it does now, within a line: `loading the model`."""
-        words = self.step.partition(". ")[0].rstrip(".") or "starting"
+        words = self.step.partition(". ")[0].rstrip(".") or _("starting")
         return words[0].lower() + words[1:]
 
 
@@ -64,7 +66,7 @@ def forecast_box(state: PreflightState, html: Markup, *, form: str, labels: Mapp
     Args:
         form: the name under which the browser keeps the form.
         labels: what the page calls its controls.
-        button: what measures anew.
+        button: what measures anew, as the page calls it.
     """
     if not state.number:
         return html
@@ -126,11 +128,14 @@ class CommandRunner:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, LANGUAGE_NAME: language()},
             cwd=self._user_data.root,
         )
         with self._lock:
             self._process, self._state = process, CommandState(about, running=True, started_at=time.monotonic())
-        threading.Thread(target=self._wait, args=(process, ended), name=arguments[0], daemon=True).start()
+        threading.Thread(
+            target=in_this_language(self._wait), args=(process, ended), name=arguments[0], daemon=True
+        ).start()
 
     def stop(self) -> None:
         """End the one that runs."""
@@ -158,7 +163,9 @@ class CommandRunner:
                 self._state = CommandState(about, last_line=output.strip().splitlines()[-1])
             else:
                 said = " ".join(errors)
-                self._state = CommandState(about, problem=said or f"It ended with code {process.returncode}.")
+                self._state = CommandState(
+                    about, problem=said or _("It ended with code {code}.", code=process.returncode)
+                )
 
     def _follow(self, process: subprocess.Popen[str], errors: deque[str]) -> None:
         """Take what it says on stderr as it comes: what it does now, and what is wrong."""
@@ -223,7 +230,7 @@ class PreflightRunner:
         """
         state = self.state
         if not state.running or state.number != number:
-            raise StudioError("Nothing was cancelled: that measurement has ended already.")
+            raise StudioError(_("Nothing was cancelled: that measurement has ended already."))
         self.stop()
 
     def stop(self) -> None:

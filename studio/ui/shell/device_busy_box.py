@@ -1,12 +1,10 @@
-"""The box on the Inference tab while jobs have the device.
+"""The box on the Inference tab while the device is another's: who has it, how long, and what can be done about it.
 
-The jobs that the page's engine waits for, paused or stopped together: else the next one would take the device.
-
-The box on the Inference tab while the device is another's: who has it, how long, and what can be done about it.
+The jobs that the page's engine waits for are paused or stopped together: else the next one would take the device.
 """
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +12,17 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import RunError
+from studio.core.language import N_, _, ngettext
 from studio.core.paths import UserData
 from studio.core.text import counted, duration, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import Compare, Generate, Run
 from studio.engine.process.view import EngineView
-from studio.jobs.queue import JobQueue
+from studio.jobs.queue import JobKind, JobQueue
 from studio.jobs.session import JobLine, job_lines
 from studio.jobs.worker import ensure_worker
 from studio.ui.shell.parts import QUIET, Update, live_html, toasts
-from studio.ui.shell.status import job_name, job_tab, job_unit
+from studio.ui.shell.status import capital, job_name, job_step, job_tab
 
 
 def list_blocking_jobs(jobs: Sequence[JobLine]) -> tuple[JobLine, ...]:
@@ -84,7 +83,7 @@ class BlockingJobs:
             paused = [line for line in self.paused(job_lines(self._queue)) if line.job.id in named]
             if not paused:
                 raise RunError(
-                    "No job paused here is waiting to be resumed. The Training and Batch tabs list all jobs."
+                    _("No job paused here is waiting to be resumed. The Training and Batch tabs list all jobs.")
                 )
             for line in paused:
                 self._queue.resume(line.job.id)
@@ -94,10 +93,10 @@ class BlockingJobs:
     def _blocking_jobs(self, named: Collection[int]) -> list[JobLine]:
         blocking_jobs = list_blocking_jobs(job_lines(self._queue))
         if not blocking_jobs:
-            raise RunError("No job is using the device any more.")
+            raise RunError(_("No job is using the device any more."))
         found = [line for line in blocking_jobs if line.job.id in named]
         if not found:
-            raise RunError("That job has ended. Another job is using the device now.")
+            raise RunError(_("That job has ended. Another job is using the device now."))
         return found
 
 
@@ -132,17 +131,17 @@ def build() -> DeviceBusyBox:
         jobs = gr.JSON(visible=False)
         live_html("taken-words")
         with gr.Row(elem_classes="taken-offers"):
-            go_on = _button("Run when the device is free", "taken-go-on")
-            pause = _button("Pause the training", "taken-pause")
-            stop = _button("Stop the training", "taken-stop")
-            resume = _button("Resume the training", "taken-resume")
-            cancel = _button("Cancel waiting request", "taken-cancel")
+            go_on = _button(_("Run when the device is free"), "taken-go-on")
+            pause = _button(_("Pause the training"), "taken-pause")
+            stop = _button(_("Stop the training"), "taken-stop")
+            resume = _button(_("Resume the training"), "taken-resume")
+            cancel = _button(_("Cancel waiting request"), "taken-cancel")
         # The question belongs to the one browser tab in which it was asked, so a refresh leaves it alone.
         with gr.Column(visible=False) as frame, gr.Row(visible=False, elem_id="taken-question") as question:
             question_words = gr.HTML(elem_id="taken-question-words", padding=False)
             about = gr.JSON(visible=False)
-            really = gr.Button("Stop", elem_id="taken-stop-really", size="sm", variant="stop", min_width=96)
-            keep = gr.Button("Keep it running", elem_id="taken-stop-not", size="sm", min_width=96)
+            really = gr.Button(_("Stop"), elem_id="taken-stop-really", size="sm", variant="stop", min_width=96)
+            keep = gr.Button(_("Keep it running"), elem_id="taken-stop-not", size="sm", min_width=96)
     shown: dict[str, gr.components.Component] = {
         "taken-box": box,
         "taken-jobs": jobs,
@@ -173,11 +172,11 @@ def render(view: EngineView, jobs: Sequence[JobLine], blocking_jobs: BlockingJob
         "taken-jobs": gr.update(value=[line.job.id for line in before_us or paused]),
         "taken-words": Markup().join(words),
         "taken-go-on": gr.update(visible=view.phase == "waiting" and not keeps),
-        "taken-pause": gr.update(visible=can_halt, value=f"Pause {_all_of(before_us)}"),
-        "taken-stop": gr.update(visible=can_halt, value=f"Stop {_all_of(before_us)}"),
-        "taken-resume": gr.update(visible=bool(paused), value=f"Resume {_all_of(paused)}"),
+        "taken-pause": gr.update(visible=can_halt, value=_offer(PAUSE, before_us)),
+        "taken-stop": gr.update(visible=can_halt, value=_offer(STOP, before_us)),
+        "taken-resume": gr.update(visible=bool(paused), value=_offer(RESUME, paused)),
         "taken-cancel": gr.update(
-            visible=keeps, value="Cancel waiting request" if view.kept else "Cancel waiting requests"
+            visible=keeps, value=_("Cancel waiting request") if view.kept else _("Cancel waiting requests")
         ),
         "taken-question": gr.update(visible=can_halt),
     }
@@ -187,93 +186,109 @@ def _owner_words(view: EngineView, blocking_jobs: Sequence[JobLine]) -> Markup:
     """`Training shoes-white has the device: step 312 of 3,000, 1 h 12 min left.`"""
     if view.phase != "waiting":
         return Markup()
+    can_queue = _("You can queue a request behind it.")
     if not blocking_jobs:
-        return _paragraph("The device is in use", f"by {view.owner}. You can queue a request behind it.")
+        return _paragraph(_("The device is in use by {owner}.", owner=view.owner), can_queue)
     first, *others = blocking_jobs
-    name = _capital(job_name(first))
-    behind = f" Behind it {_waits(len(others))}: {_names(others)}." if others else ""
+    name, behind = capital(job_name(first)), _behind_words(others)
     if first.job.asked:
-        sentence = f"to {first.job.asked}: it saves after the current step, then the device is free."
-        return _paragraph(f"{name} was asked", sentence + behind)
+        pauses = first.job.asked == "pause"
+        bold = _("{name} was asked to pause:", name=name) if pauses else _("{name} was asked to stop:", name=name)
+        return _paragraph(bold, _("it saves after the current step, then the device is free."), behind)
     if first.job.state == "queued":
-        return _paragraph(f"{name} is about to start", f"and has the device then.{behind}")
-    advice = "" if view.keeps_runs or view.kept else " You can queue a request behind it."
-    return _paragraph(f"{name} has the device:", f"{_how_far(first)}.{behind}{advice}")
+        return _paragraph(_("{name} is about to start and has the device then.", name=name), behind)
+    advice = "" if view.keeps_runs or view.kept else can_queue
+    return _paragraph(_("{name} has the device:", name=name), f"{_how_far(first)}.", behind, advice)
 
 
 def _how_far(line: JobLine) -> str:
     if not line.num_steps or line.run_state in ("new", "waiting", "preparing"):
-        return "it is being prepared"
-    left = f", {duration(line.remaining_seconds)} left" if line.remaining_seconds is not None else ""
-    return f"{job_unit(line)} {line.step:,} of {line.num_steps:,}{left}"
+        return _("it is being prepared")
+    left = line.remaining_seconds
+    return job_step(line) if left is None else ", ".join((job_step(line), _("{time} left", time=duration(left))))
 
 
-def _waits(number: int) -> str:
-    return "1 more waits" if number == 1 else f"{number:,} more wait"
+def _behind_words(others: Sequence[JobLine]) -> str:
+    if not others:
+        return ""
+    return ngettext(
+        "Behind it {num_jobs:,} more waits: {names}.",
+        "Behind it {num_jobs:,} more wait: {names}.",
+        len(others),
+        num_jobs=len(others),
+        names=_names(others),
+    )
 
 
 def _kept_words(view: EngineView) -> Markup:
     """What waits here, or how something can be made to."""
     if view.kept is not None:
-        when = "as soon as the device is free" if view.phase == "waiting" else "when the engine is ready"
-        sentence = f"It starts automatically {when}, as long as this studio runs. You may close the page meanwhile."
-        return _paragraph("Waiting here:", f"{_run_words(view.kept)}. {sentence}")
+        begins = (
+            _("It starts automatically as soon as the device is free, as long as this studio runs.")
+            if view.phase == "waiting"
+            else _("It starts automatically when the engine is ready, as long as this studio runs.")
+        )
+        may_close = _("You may close the page meanwhile.")
+        return _paragraph(_("Waiting here:"), f"{_run_words(view.kept)}.", begins, may_close)
     if view.keeps_runs:
         return _paragraph(
-            "Queue a request:",
-            "press “Generate”, “Compare” or “Run the smoke test”. It waits here and starts when the device is free.",
+            _("Queue a request:"),
+            _("press “Generate”, “Compare” or “Run the smoke test”. It waits here and starts when the device is free."),
         )
     return Markup()
 
 
 def _run_words(run: Run) -> str:
     if isinstance(run, Generate):
-        return f"{counted(run.settings.num_images, 'image')} to make"
+        return _("{images} to make", images=counted(run.settings.num_images, "image", "images"))
     if isinstance(run, Compare):
-        return f"a comparison of {counted(run.settings.num_pictures, 'image')}"
-    return "the smoke test"
+        return _("a comparison of {images}", images=counted(run.settings.num_pictures, "image", "images"))
+    return _("the smoke test")
 
 
 def _paused_words(paused: Sequence[JobLine]) -> Markup:
     if not paused:
         return Markup()
-    first = paused[0]
-    where = f" at {job_unit(first)} {first.step:,} of {first.num_steps:,}" if first.num_steps else ""
-    others = f", and so is {_names(paused[1:])}" if paused[1:] else ""
-    sentence = f"{where}{others}. Everything is saved; resume it when you are done here."
-    return _paragraph(f"{_capital(job_name(first))} is paused", sentence)
+    first, *others = paused
+    name, step = capital(job_name(first)), job_step(first) if first.num_steps else ""
+    bold = _("{name} is paused at {step}.", name=name, step=step) if step else _("{name} is paused.", name=name)
+    also = ngettext("So is {names}.", "So are {names}.", len(others), names=_names(others)) if others else ""
+    return _paragraph(bold, also, _("Everything is saved; resume it when you are done here."))
 
 
-def _all_of(jobs: Sequence[JobLine]) -> str:
-    """What a button is about: `the training`, or `all 3 jobs`."""
+_ALL = N_("Pause all {num_jobs:,} jobs"), N_("Stop all {num_jobs:,} jobs"), N_("Resume all {num_jobs:,} jobs")
+_ONE: Mapping[JobKind, tuple[str, str, str]] = {
+    "train": (N_("Pause the training"), N_("Stop the training"), N_("Resume the training")),
+    "batch": (N_("Pause the batch"), N_("Stop the batch"), N_("Resume the batch")),
+}
+PAUSE, STOP, RESUME = range(3)
+
+
+def _offer(action: int, jobs: Sequence[JobLine]) -> str:
+    """What a button says: `Pause the training`, `Stop all 3 jobs`; nothing where there is no job."""
     if len(jobs) > 1:
-        return f"all {len(jobs):,} jobs"
-    return "the " + job_name(jobs[0]).partition(" ")[0] if jobs else "the job"
+        return _(_ALL[action], num_jobs=len(jobs))
+    return _(_ONE[jobs[0].job.kind][action]) if jobs else ""
 
 
 def _names(jobs: Sequence[JobLine]) -> str:
     return ", ".join(line.short_title for line in jobs)
 
 
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]
-
-
-def _paragraph(bold: str, sentence: str) -> Markup:
-    return _template("status", bold=bold, sentence=sentence.strip())
+def _paragraph(bold: str, *sentences: str) -> Markup:
+    return _template("status", bold=bold, sentence=" ".join(filter(None, sentences)))
 
 
 def question_words(blocking_jobs: Sequence[JobLine]) -> Markup:
     """What a stop would end, and that nothing of it is lost."""
     if not blocking_jobs:
-        return _paragraph("Nothing is left to stop.", "The device is free in a moment.")
+        return _paragraph(_("Nothing is left to stop."), _("The device is free in a moment."))
     first, *others = blocking_jobs
-    at = f" at {job_unit(first)} {first.step:,} of {first.num_steps:,}" if first.num_steps else ""
-    behind = f" Jobs behind it would not start either: {_names(others)}." if others else ""
-    return _paragraph(
-        f"Stop {job_name(first)}{at}?",
-        f"It saves first, so nothing is lost: it can be resumed on its tab, {job_tab(first)}.{behind}",
-    )
+    name, step = job_name(first), job_step(first) if first.num_steps else ""
+    bold = _("Stop {name} at {step}?", name=name, step=step) if step else _("Stop {name}?", name=name)
+    saves = _("It saves first, so nothing is lost: it can be resumed on its tab, {tab}.", tab=_(job_tab(first)))
+    behind = _("Jobs behind it would not start either: {names}.", names=_names(others)) if others else ""
+    return _paragraph(bold, saves, behind)
 
 
 def _numbers(sent: object) -> list[int]:

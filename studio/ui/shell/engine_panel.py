@@ -8,6 +8,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.files import read_text
+from studio.core.language import _, language, moment, number
 from studio.core.paths import UserData, black_pictures_page, typed_path
 from studio.core.results import AttentionTrial, DeviceCheck, DeviceDifference, EngineFacts
 from studio.core.settings import ModelSettings, parse_settings
@@ -41,22 +42,24 @@ def build() -> EnginePanel:
         with gr.Column(elem_id="model-box", min_width=0, scale=3):
             choices = gr.HTML(elem_id="model-choices", padding=False)
             form.add("model", info=True)
-            with gr.Accordion("Precision and prediction", open=False, elem_id="model-more"):
+            with gr.Accordion(_("Precision and prediction"), open=False, elem_id="model-more"):
                 with gr.Row(elem_classes="fields"):
                     form.add("precision", info=True)
                     form.add("prediction_type", info=True)
                 form.rest(info=True)
             with gr.Row(elem_classes="actions"):
-                load = gr.Button("Load", elem_id="load-model", interactive=False)
-                cancel = gr.Button("Cancel", elem_id="cancel-load", interactive=False)
+                load = gr.Button(_("Load"), elem_id="load-model", interactive=False)
+                cancel = gr.Button(_("Cancel"), elem_id="cancel-load", interactive=False)
                 build_reset(form.fields, form="model")
             errors = error_box("model")
             facts = gr.HTML(elem_id="model-facts", padding=False)
         with gr.Column(elem_id="device-box", min_width=0, scale=2):
             words = gr.HTML(elem_id="device-words", padding=False)
-            check = gr.Button("Check the device against the CPU", elem_id="check-device", size="md", interactive=False)
-            with gr.Accordion("Why float32? The story of the black images", open=False, elem_id="black-pictures"):
-                gr.Markdown(read_text(black_pictures_page()))
+            check = gr.Button(
+                _("Check the device against the CPU"), elem_id="check-device", size="md", interactive=False
+            )
+            with gr.Accordion(_("Why float32? The story of the black images"), open=False, elem_id="black-pictures"):
+                gr.Markdown(read_text(black_pictures_page(language())))
     shown: dict[str, gr.components.Component] = {
         "model-choices": choices,
         "device": words,
@@ -110,41 +113,54 @@ def _model_facts(view: EngineView) -> Markup:
     if facts is None:
         return _template("model_facts", problem=view.problem, going_on=going_on, notes=(), rows="")
     rows = [
-        ("Loaded", facts.model),
-        ("Revision", facts.model_revision or "–"),
-        ("From", facts.model_folder),
-        ("Parameters", f"{facts.parameters / 1e6:,.1f} million"),
-        ("Its own size", f"{facts.width} × {facts.height}"),
+        (_("Loaded"), facts.model),
+        (_("Revision"), facts.model_revision or "–"),
+        (_("From"), facts.model_folder),
+        (_("Parameters"), _("{millions:,.1f} million", millions=facts.parameters / 1e6)),
+        (_("Its own size"), f"{facts.width} × {facts.height}"),
     ]
-    loaded = table(("Item", "Value"), rows, caption="Loaded model")
+    loaded = table((_("Item"), _("Value")), rows, caption=_("Loaded model"))
     return _template("model_facts", problem=view.problem, going_on=going_on, notes=facts.notes, rows=loaded)
 
 
 def _device_words(view: EngineView) -> Markup:
     check = view.device_check
-    return _template("device", facts=view.facts, check=check, rows=_device_table(check) if check else "")
+    checked_at, rows = (moment(check.checked_at), _device_table(check)) if check else ("", "")
+    return _template("device", facts=view.facts, check=check, checked_at=checked_at, rows=rows)
 
 
 def _device_table(check: DeviceCheck) -> Markup:
     """Each part: how far from the CPU, what is allowed, the verdict, time and memory."""
-    chosen = check.chosen_attention
+    used = check.chosen_attention
     named: list[tuple[str, AttentionTrial | DeviceDifference, str]] = [
-        *((f"attention: {trial.label}", trial, "used" if trial is chosen else "") for trial in check.attention),
-        *((difference.part, difference, difference.consequence) for difference in check.differences),
+        *((_("attention: {name}", name=trial.label), trial, _trial_verdict(trial, used)) for trial in check.attention),
+        *((_(difference.part), difference, _part_verdict(difference)) for difference in check.differences),
     ]
     rows = [
         (
             name,
-            f"{part.difference:.1e}",
-            f"{part.limit:.0e}",
-            (f"right{', used' if note == 'used' else ''}" if part.passed else f"wrong{f': {note}' if note else ''}"),
-            "–" if part.seconds is None else f"{1000 * part.seconds:,.0f} ms",
+            number(part.difference, ".1e"),
+            number(part.limit, ".0e"),
+            verdict,
+            "–" if part.seconds is None else _("{time:,.0f} ms", time=1000 * part.seconds),
             "–" if part.memory_bytes is None else gigabytes(part.memory_bytes),
         )
-        for name, part, note in named
+        for name, part, verdict in named
     ]
-    heads = ("Part", "Difference", "Allowed", "Verdict", "Time", "Memory")
-    return table(heads, rows, caption="Device compared with CPU") if rows else Markup()
+    heads = (_("Part"), _("Difference"), _("Allowed"), _("Verdict"), _("Time"), _("Memory"))
+    return table(heads, rows, caption=_("Device compared with CPU")) if rows else Markup()
+
+
+def _trial_verdict(trial: AttentionTrial, used: AttentionTrial | None) -> str:
+    if not trial.passed:
+        return _("wrong")
+    return _("correct, used") if trial is used else _("correct")
+
+
+def _part_verdict(part: DeviceDifference) -> str:
+    if part.passed:
+        return _("correct")
+    return _("wrong: {consequence}", consequence=part.consequence) if part.consequence else _("wrong")
 
 
 def wire(box: EnginePanel, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:

@@ -7,21 +7,27 @@ import asyncio
 import logging
 import re
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
+import psutil
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
-from starlette.responses import PlainTextResponse
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from studio.core.errors import system_error_message
+from studio.core.errors import SettingsError, system_error_message
+from studio.core.language import ENGLISH, LANGUAGES, _, preferred_language
+from studio.core.settings import ServerSettings
 from studio.core.text import gigabytes
 
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
+ROOT_PATH = re.compile(r"(https?://[^/?#\s]+)?(/[^/?#\s]+)*/?")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 UPLOAD_PATH = "/gradio_api/upload"
 LOGIN_PATH = "/login"
@@ -30,6 +36,9 @@ LOGIN_CHECK_PATH = "/gradio_api/login_check"
 # What a visitor needs to see the form that asks for the password; it holds nothing of the user's.
 OPEN_PATHS = frozenset({"", "/logout", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json", LOGIN_CHECK_PATH})
 OPEN_FOLDERS = ("/static/", "/assets/", "/svelte/")
+
+LANGUAGE_COOKIE = "language"
+LANGUAGE_SECONDS = 365 * 24 * 3600
 
 MAX_DELAY_SECONDS = 30.0
 MAX_WAIT_SECONDS = 60.0
@@ -46,6 +55,33 @@ SECURITY_HEADERS = {
 URL_AS_FILE = re.compile(r"/(file[=/]|proxy=)[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
+
+
+def allowed_hosts(listen: bool) -> list[str]:
+    """The Host names we answer to. Any other may be a foreign site whose name was pointed at this machine."""
+    hosts = list(LOOPBACK_HOSTS)
+    if listen:
+        name = socket.gethostname()
+        hosts += [name, f"{name}.local", socket.getfqdn()]
+        hosts += [a.address for group in psutil.net_if_addrs().values() for a in group if a.family == socket.AF_INET]
+    return list(dict.fromkeys(hosts))
+
+
+def read_root_path(settings: ServerSettings) -> str:
+    """What a proxy has before the page's own paths: `""`, `/studio` or `https://example.com/studio`.
+
+    Raises:
+        SettingsError: where it is none of these.
+    """
+    if not ROOT_PATH.fullmatch(settings.root_path):
+        raise SettingsError(
+            _(
+                "root_path must be the address at which a proxy shows the page, such as "
+                "https://example.com/studio, or its path, such as /studio, got {given!r}.",
+                given=settings.root_path,
+            )
+        )
+    return settings.root_path.rstrip("/")
 
 
 class SecurityHeaders:
@@ -77,6 +113,49 @@ class RootPath:
         await self._app(scope, receive, send)
 
 
+class LanguagePath:
+    """Takes the language off the front of a path (`/pt-BR/…`), and sends whoever opens the page to theirs.
+
+    Theirs is the one they chose (`?language=pt-BR`, kept in a cookie), else the first of their browser's that is ours.
+    What follows finds it in the scope, as `language`. All redirects are relative, so they are right below any proxy.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        first, slash, rest = scope["path"].removeprefix("/").partition("/")
+        spoken = first if first in LANGUAGES else ENGLISH
+        path = f"/{rest}" if first in LANGUAGES else scope["path"]
+        if scope["method"] == "GET" and path == "/":
+            wanted, chosen, query = _wanted_language(scope, spoken if first in LANGUAGES else "")
+            if chosen or wanted != spoken or (first in LANGUAGES and not slash):
+                up = "../" if slash and first in LANGUAGES else "./"
+                place = up if wanted == ENGLISH else f"{up}{wanted}/"
+                answer = RedirectResponse(f"{place}?{query}" if query else place, status_code=303)
+                answer.headers["Vary"] = "Accept-Language, Cookie"
+                if chosen:
+                    answer.set_cookie(LANGUAGE_COOKIE, chosen, max_age=LANGUAGE_SECONDS, httponly=True, samesite="lax")
+                await answer(scope, receive, send)
+                return
+        scope = {**scope, "path": path, "raw_path": quote(path).encode("ascii"), "language": spoken}
+        await self._app(scope, receive, send)
+
+
+def _wanted_language(scope: Scope, spoken: str) -> tuple[str, str, str]:
+    """(the language of the page that is to be shown, the one that was chosen just now or "", the rest of the query)."""
+    connection = HTTPConnection(scope)
+    asked = [value for name, value in connection.query_params.multi_items() if name == "language"]
+    chosen = asked[-1] if asked and asked[-1] in LANGUAGES else ""
+    rest = urlencode([pair for pair in connection.query_params.multi_items() if pair[0] != "language"])
+    kept = connection.cookies.get(LANGUAGE_COOKIE, "")
+    wanted = chosen or spoken or (kept if kept in LANGUAGES else "")
+    return wanted or preferred_language(connection.headers.get("accept-language", "")), chosen, rest
+
+
 class OriginGuard:
     """Answers 403 to a request that changes something and comes from another origin, or that names a URL as a file.
 
@@ -90,7 +169,7 @@ class OriginGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._is_refused(scope):
-            refusal = PlainTextResponse("LoRA Studio only takes requests from its own page.", status_code=403)
+            refusal = PlainTextResponse(_("LoRA Studio only takes requests from its own page."), status_code=403)
             await refusal(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -137,7 +216,7 @@ class LoginGuard:
         elif await self._is_logged_in(scope):
             await self._app(scope, receive, send)
         else:
-            await PlainTextResponse("Log in first.", status_code=401)(scope, receive, send)
+            await PlainTextResponse(_("Log in first."), status_code=401)(scope, receive, send)
 
     async def _is_logged_in(self, scope: Scope) -> bool:
         """Asks Gradio, which holds the sessions."""
@@ -158,7 +237,7 @@ class LoginGuard:
         address = scope["client"][0] if scope.get("client") else "an unknown address"
         wait = self.reserve(address)
         if wait > MAX_WAIT_SECONDS:
-            words = "Too many wrong passwords. Wait a minute, then try again."
+            words = _("Too many wrong passwords. Wait a minute, then try again.")
             await PlainTextResponse(words, status_code=429, headers={"Retry-After": "60"})(scope, receive, send)
             return
         await asyncio.sleep(wait)
@@ -220,7 +299,11 @@ class UploadGuard:
         needed, free = int(length) if length.isdecimal() else 0, shutil.disk_usage(self._folder).free
         if needed < free:
             return ""
-        return f"The upload has {gigabytes(needed)}, and the disk has {gigabytes(free)} free. Free some space first."
+        return _(
+            "The upload has {size}, and the disk has {free} free. Free some space first.",
+            size=gigabytes(needed),
+            free=gigabytes(free),
+        )
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> str:
         """Let Gradio take it; returns what to answer in its place, if anything."""

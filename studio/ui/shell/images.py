@@ -23,6 +23,7 @@ from PIL import Image
 
 from studio.core.errors import ModelError
 from studio.core.files import FileStamp, file_stamp, open_file, read_file
+from studio.core.language import N_, _, moment, number
 from studio.core.results import Check, ImageRecord
 from studio.core.settings import GenerationSettings, bounds
 from studio.core.text import duration, template
@@ -119,14 +120,14 @@ def served_url(file: Path, name: str) -> str:
 def picture_frame(path: Path, *, name: str, alt: str) -> Markup:
     """A finished image that opens large."""
     if not path.is_file():
-        return empty_frame("?", f"{path.name} is no longer in its folder")
+        return empty_frame("?", _("{name} is no longer in its folder", name=path.name))
     return _template("picture_frame", name=name, url=data_url(read_file(path), "image/png"), alt=alt)
 
 
 def running_frame(view: EngineView) -> Markup:
     """The image in the making: its last preview, and a bar."""
     if view.step is None:
-        return empty_frame("…", "about to start")
+        return empty_frame("…", _("about to start"))
     return _template("running_frame", step=view.step, preview_png=view.preview_png)
 
 
@@ -140,34 +141,45 @@ def card(frame: Markup, words: str | Markup) -> Markup:
     return _template("card", frame=frame, words=words)
 
 
+CHECK_NAMES = {"latents": N_("latents"), "decoded": N_("decoded"), "image": N_("image")}
+
+
 def check_marks(checks: tuple[Check, ...]) -> Markup:
-    """`✓ latents ✓ decoded ✓ picture`, each with what was seen."""
-    return _template("check_marks", checks=checks)
+    """`✓ latents ✓ decoded ✓ image`, each with what was seen."""
+    return _template("check_marks", checks=[(check, _(CHECK_NAMES.get(check.name, check.name))) for check in checks])
 
 
 def record_line(record: ImageRecord, path: Path) -> Markup:
     """Under an image: its checks, its time, its seed, and a link that saves it."""
-    return _template("record_line", record=record, save=download_link(path, "Save", media_type="image/png"))
+    checks = check_marks(record.checks)
+    return _template(
+        "record_line", record=record, checks=checks, save=download_link(path, _("Save"), media_type="image/png")
+    )
 
 
 def record_rows(record: ImageRecord) -> list[tuple[str, str]]:
     """All that an image was made with, as rows of a table."""
     settings = record.settings
-    loras = ", ".join(f"{lora.name} {lora.strength:g}" for lora in record.loras) or "none"
-    guidance = f"{settings.guidance_scale:g}"
+    loras = ", ".join(f"{lora.name} {number(lora.strength, 'g')}" for lora in record.loras) or _("none")
+    guidance = number(settings.guidance_scale, "g")
     if (settings.guidance_start, settings.guidance_end) != (0, 1):
-        guidance += f", from {settings.guidance_start:.0%} to {settings.guidance_end:.0%} of the steps"
+        start, end = settings.guidance_start, settings.guidance_end
+        guidance = ", ".join((guidance, _("from {start:.0%} to {end:.0%} of the steps", start=start, end=end)))
+    took = duration(record.timings.total_seconds)
     return [
-        ("Negative prompt", settings.negative_prompt or "none"),
-        ("Seed", str(settings.seed)),
-        ("Size", f"{record.width} × {record.height}"),
-        ("Steps", str(settings.num_inference_steps)),
-        ("Guidance", guidance),
-        ("Scheduler", scheduler_name(record)),
-        ("LoRAs", loras),
-        ("Model", record.model + (f" @ {record.model_revision[:8]}" if record.model_revision else "")),
-        ("Time", f"{duration(record.timings.total_seconds)} on {record.device}, {record.precision}"),
-        ("Made", f"{record.made_at:%d %B %Y, %H:%M}"),
+        (_("Negative prompt"), settings.negative_prompt or _("none")),
+        (_("Seed"), str(settings.seed)),
+        (_("Size"), f"{record.width} × {record.height}"),
+        (_("Steps"), str(settings.num_inference_steps)),
+        (_("Guidance"), guidance),
+        (_("Scheduler"), scheduler_name(record)),
+        (_("LoRAs"), loras),
+        (_("Model"), record.model + (f" @ {record.model_revision[:8]}" if record.model_revision else "")),
+        (
+            _("Time"),
+            _("{time} on {device}, {precision}", time=took, device=record.device, precision=record.precision),
+        ),
+        (_("Made"), moment(record.made_at)),
     ]
 
 
@@ -192,7 +204,7 @@ def wire_size_note(
         side = values.get("resolution")
         sides = (typed[1], typed[2]) if typed else (values.get("width", side), values.get("height", side))
         width, height = (int(given or 0) for given in sides)
-        _, largest = bounds(GenerationSettings, "width")
+        __, largest = bounds(GenerationSettings, "width")
         if largest is None or min(width, height) <= 0 or max(width, height) > largest:
             return Markup()
         view = engine.view

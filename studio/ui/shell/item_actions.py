@@ -15,6 +15,7 @@ from annotated_types import MaxLen
 from markupsafe import Markup
 
 from studio.core.errors import StudioError
+from studio.core.language import _
 from studio.core.records import Label, label_or_none, read_label
 from studio.core.text import template
 from studio.jobs.session import FolderT, JobSession
@@ -39,8 +40,8 @@ def build(name: str) -> TrashBox:
     with gr.Row(visible=False, elem_id=f"{name}-trash", elem_classes="question") as question:
         words = gr.HTML(elem_id=f"{name}-trash-words", padding=False)
         about = gr.Textbox(visible=False)
-        really = gr.Button("Delete", elem_id=f"{name}-trash-really", size="sm", variant="stop", min_width=96)
-        keep = gr.Button("Keep", elem_id=f"{name}-trash-not", size="sm", min_width=96)
+        really = gr.Button(_("Delete"), elem_id=f"{name}-trash-really", size="sm", variant="stop", min_width=96)
+        keep = gr.Button(_("Keep"), elem_id=f"{name}-trash-not", size="sm", min_width=96)
     return TrashBox(question, words, about, really, keep)
 
 
@@ -60,7 +61,7 @@ class Question:
 
     @property
     def words(self) -> Markup:
-        return _template("status", bold=f"Delete {self.name}?", sentence=self.what)
+        return _template("status", bold=_("Delete {name}?", name=self.name), sentence=self.what)
 
 
 def wire(
@@ -132,10 +133,10 @@ def build_label(name: str, *, has_name: bool = True, has_star: bool = False, nam
             visible=has_name, max_lines=1, max_length=longest, elem_id=f"{name}-label-name", min_width=200
         )
         note = gr.Textbox(lines=1, max_lines=6, max_length=_length("note"), elem_id=f"{name}-label-note", min_width=240)
-        star = gr.Checkbox(label="Star", visible=has_star, elem_id=f"{name}-label-star", min_width=72)
+        star = gr.Checkbox(label=_("Star"), visible=has_star, elem_id=f"{name}-label-star", min_width=72)
         about = gr.Textbox(visible=False)
-        save = gr.Button("Save", elem_id=f"{name}-label-save", size="sm", min_width=84)
-        cancel = gr.Button("Cancel", elem_id=f"{name}-label-cancel", size="sm", min_width=84)
+        save = gr.Button(_("Save"), elem_id=f"{name}-label-save", size="sm", min_width=84)
+        cancel = gr.Button(_("Cancel"), elem_id=f"{name}-label-cancel", size="sm", min_width=84)
     return LabelBox(line, called, note, star, about, save, cancel)
 
 
@@ -204,8 +205,12 @@ def wire_label(
             found = find(*values)
         return {
             box.line: gr.update(visible=True),
-            box.name: gr.update(value=found.label.name, label=f"Name of {found.shown}", interactive=found.can_be_named),
-            box.note: gr.update(value=found.label.note, label="Note" if box.name.visible else f"Note on {found.shown}"),
+            box.name: gr.update(
+                value=found.label.name, label=_("Name of {name}", name=found.shown), interactive=found.can_be_named
+            ),
+            box.note: gr.update(
+                value=found.label.note, label=_("Note") if box.name.visible else _("Note on {name}", name=found.shown)
+            ),
             box.star: found.label.starred,
             box.about: found.about,
         }

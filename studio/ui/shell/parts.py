@@ -1,12 +1,10 @@
-"""Parts that all tabs use: events, live HTML, tables, toasts, theme, links to folders.
+"""Parts that all tabs use: events, live HTML, tables, toasts, links to folders.
 
-How events of the page are wired where nobody outside is to call them.
 Parts of the page that change while something runs: its own script writes them, from one small request.
 Of every component that an event of Gradio's is about, changed or not, Gradio makes a new one on the server and looks
 for it in the whole page: at one look a second that costs a training a tenth of its pace.
 Small pieces of HTML, from templates that escape every text; what went wrong with a press, as a toast.
 Sending the page only what changed: each part of it carries a digest, and the page says which ones it has.
-Colours and type of the page: one accent, two weights, the system's own fonts (nothing is fetched).
 Opening a folder in the system's file manager: only where whoever asks sits at this very machine.
 """
 
@@ -33,6 +31,7 @@ from starlette.datastructures import Headers
 
 from studio.core.errors import StudioError, error_message, system_error_message
 from studio.core.files import read_file, read_text
+from studio.core.language import N_, _, language, speaking
 from studio.core.paths import assets_folder
 from studio.core.rules import shown
 from studio.core.text import escape, template
@@ -59,11 +58,30 @@ def follower(elem_id: str) -> gr.HTML:
     return gr.HTML(elem_id=elem_id, visible="hidden", padding=False, js_on_load=script)
 
 
+CHOICE_WORDS = frozenset(
+    (
+        *(N_("auto"), N_("on"), N_("off"), N_("no"), N_("random"), N_("centre"), N_("every combination")),
+        *(N_("constant"), N_("linear"), N_("cosine"), N_("cosine with restarts"), N_("exponential")),
+        *(N_("attention"), N_("attention + feed-forward"), N_("attention + feed-forward + resnets")),
+        *(N_("attention + feed-forward + convolutions"), N_("model's own")),
+    )
+)
+"""Choices that are words. All others are names, the same in every language."""
+
+
+def choice_label(choice: str) -> str:
+    """What the page calls a choice."""
+    return _(choice) if choice in CHOICE_WORDS else choice
+
+
+def choice_options(choices: Iterable[str]) -> list[tuple[str, str]]:
+    """(what the page calls it, itself) of each, as Gradio's lists take them."""
+    return [(choice_label(choice), choice) for choice in choices]
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str) -> Markup:
-    """A table with a caption for those who cannot see it; `PASS` and `FAIL` cells get their colour."""
-    kinds = {"PASS": "good", "FAIL": "bad"}
-    cells = [[(kinds.get(cell.partition(":")[0].upper(), ""), cell) for cell in row] for row in rows]
-    return _template("table", head=head, rows=cells, caption=caption)
+    """A table with a caption for those who cannot see it."""
+    return _template("table", head=head, rows=rows, caption=caption)
 
 
 def paragraph(kind: str, text: object, *, role: str = "") -> Markup:
@@ -112,7 +130,7 @@ class Refusal(gr.Error):  # type: ignore[misc]  # gradio tells mypy nothing of i
     """An error that says in our own words what went wrong with a press; Gradio's own are another class."""
 
     def __init__(self, text: object) -> None:
-        super().__init__(escape(text), duration=8, title="Not done", print_exception=False)
+        super().__init__(escape(text), duration=8, title=_("Not done"), print_exception=False)
 
 
 @contextmanager
@@ -178,7 +196,7 @@ class Guard:
         """Every part of every group, by its name; what cannot be shown is said, and the page keeps what it has of it.
 
         Args:
-            groups: by what a person calls them.
+            groups: by what a person calls them, in English.
         """
         made: dict[str, Update] = {}
         problems: list[str] = []
@@ -187,18 +205,25 @@ class Guard:
                 for name, part in render().items():
                     made[name] = self._html(name, part) if callable(part) else part
             if caught.text:
-                problems.append(f"{title} cannot be shown. {caught.text}")
+                problems.append(_("{title} cannot be shown. {text}", title=_(title), text=caught.text))
         return made | {PAGE_PROBLEMS: Markup().join(map(problem, problems))}
 
     def _html(self, name: str, make: Callable[[], str]) -> str:
-        return self.attempt(name, make, lambda text: problem(f"This part cannot be shown. {text}"))
+        return self.attempt(name, make, lambda text: problem(_("This part cannot be shown. {text}", text=text)))
 
 
 class Page(gr.Blocks):  # type: ignore[misc]  # likewise
-    """Gradio's page, with the guard over every press: none is answered with a bare “Error”, or in Gradio's words."""
+    """Gradio's page, with the guard over every press: none is answered with a bare “Error”, or in Gradio's words.
+
+    Presses are answered in the language that was spoken when it was made.
+    """
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - as gradio has them
+        super().__init__(**options)
+        self._language = language()
 
     async def process_api(self, block_fn: Any, inputs: list[Any], *more: Any, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - as gradio has them
-        with Guard().over("A press on the page") as caught:
+        with speaking(self._language), Guard().over("A press on the page") as caught:
             try:
                 answer: dict[str, Any] = await super().process_api(block_fn, inputs, *more, **options)
                 return answer
@@ -232,10 +257,19 @@ def _value_problem(component: Any, value: object) -> str:  # noqa: ANN401 - any 
         component.preprocess(value)
     except (gr.Error, ValueError, TypeError, AttributeError):
         low, high = getattr(component, "minimum", None), getattr(component, "maximum", None)
-        label = getattr(component, "label", None) or "A value of the page"
-        bounded = low is not None and high is not None
-        rule = f"must be a number between {low:g} and {high:g}" if bounded else "cannot be used here"
-        return f"{label} {rule}, got {textwrap.shorten(shown(value), 80)}. Change it, or reload the page."
+        label = getattr(component, "label", None) or _("A value of the page")
+        given = textwrap.shorten(shown(value), 80)
+        if low is None or high is None:
+            return _(
+                "{label} cannot be used here, got {given}. Change it, or reload the page.", label=label, given=given
+            )
+        return _(
+            "{label} must be a number between {low:g} and {high:g}, got {given}. Change it, or reload the page.",
+            label=label,
+            low=low,
+            high=high,
+            given=given,
+        )
     return ""
 
 
@@ -257,40 +291,6 @@ def digest_of(words: str) -> str:
     return hashlib.blake2b(words.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
-SYSTEM_FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
-SYSTEM_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
-
-
-def make_theme() -> gr.themes.Base:
-    """Gradio's base theme in our colours; `assets/studio.css` does the rest."""
-    return gr.themes.Base(
-        primary_hue=gr.themes.colors.indigo,
-        neutral_hue=gr.themes.colors.slate,
-        font=SYSTEM_FONT,
-        font_mono=SYSTEM_MONO,
-        spacing_size=gr.themes.sizes.spacing_md,
-        radius_size=gr.themes.sizes.radius_md,
-    ).set(
-        body_background_fill="*neutral_50",
-        body_background_fill_dark="*neutral_950",
-        button_primary_background_fill="*primary_600",
-        button_primary_background_fill_hover="*primary_700",
-        button_primary_background_fill_dark="*primary_600",
-        button_primary_background_fill_hover_dark="*primary_700",
-        button_primary_text_color="white",
-        checkbox_border_color="*neutral_500",
-        checkbox_border_color_dark="*neutral_400",
-        body_text_color_subdued="*neutral_600",
-        body_text_color_subdued_dark="*neutral_300",
-        input_placeholder_color="*neutral_600",
-        input_placeholder_color_dark="*neutral_300",
-        block_info_text_color="*neutral_600",
-        block_info_text_color_dark="*neutral_300",
-        block_label_text_color="*neutral_700",
-        block_label_text_color_dark="*neutral_200",
-    )
-
-
 FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 
@@ -302,7 +302,7 @@ def show_folder(folder: Path, request: gr.Request) -> None:
     """
     client = request.client.host if request.client else None
     if not (is_same_machine(client, request.headers) and open_folder(folder)):
-        toast(f"It cannot be opened from here. Its path is {folder}", duration=20)
+        toast(_("It cannot be opened from here. Its path is {folder}", folder=folder), duration=20)
 
 
 def is_same_machine(client: str | None, headers: Headers | Mapping[str, str]) -> bool:
@@ -322,7 +322,7 @@ def open_folder(folder: Path, *, platform: str = sys.platform, environment: Mapp
         FileNotFoundError: where the folder is gone.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(2, "The folder is gone", str(folder))
+        raise FileNotFoundError(2, _("The folder is gone"), str(folder))
     command = opening_command(platform, environment)
     if command is None:
         return False

@@ -4,7 +4,6 @@ import gc
 import itertools
 import logging
 import os
-import re
 import shutil
 import signal
 import socket
@@ -22,6 +21,7 @@ import psutil
 
 from studio.core.errors import RunError, SettingsError
 from studio.core.files import read_text
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.core.settings import ModelSettings, ServerSettings
 from studio.datasets.session import DatasetSession
@@ -30,9 +30,9 @@ from studio.images.tokens import TokenCounter, tokenizer_of
 from studio.jobs.worker import ensure_worker
 from studio.training.session import TrainingSession
 from studio.ui.shell.commands import Commands
+from studio.ui.shell.guards import LOOPBACK_HOSTS, allowed_hosts, read_root_path
 
 FIRST_PORT, LAST_PORT = 7860, 7959
-LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
 NO_PROXY_NAMES = ("NO_PROXY", "no_proxy")
 CERTIFICATE_NAMES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 MAC_APPS = ("Google Chrome", "Microsoft Edge", "Chromium", "Brave Browser")
@@ -45,7 +45,6 @@ LINUX_APPS = (
     "microsoft-edge",
     "brave-browser",
 )
-ROOT_PATH = re.compile(r"(https?://[^/?#\s]+)?(/[^/?#\s]+)*/?")
 
 
 def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData) -> None:
@@ -66,10 +65,9 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
     with _plain_environment(), _collected_later():
         _launch(engine, session, commands, user_data, settings, port=port, logins=logins, root_path=root_path)
     for warning in warnings_of(settings):
-        print(f"Warning: {warning}", flush=True)
+        print(_("Warning: {warning}", warning=warning), flush=True)
     url = f"http://127.0.0.1:{port}"
-    others = f" and, for other machines, port {port} of {', '.join(allowed_hosts(True)[2:])}" if settings.listen else ""
-    print(f"LoRA Studio is at {url}{others} (stop it with Ctrl+C)", flush=True)
+    print(_address_words(url, port, listen=settings.listen), flush=True)
     try:
         ensure_worker(user_data)  # jobs that waited when the machine was switched off go on
     except RunError as error:  # of the queue: images are made without it, and the tabs that need it say so
@@ -82,11 +80,23 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
         while not stopping.wait(1.0):  # in slices: Windows hears Ctrl+C only between them
             pass
     finally:
-        print("Stopping.", flush=True)
+        print(_("Stopping."), flush=True)
         commands.close()
         session.close()
         engine.stop()
         cache.cleanup()
+
+
+def _address_words(url: str, port: int, *, listen: bool) -> str:
+    if not listen:
+        return _("LoRA Studio is at {url} (stop it with Ctrl+C)", url=url)
+    names = ", ".join(allowed_hosts(True)[2:])
+    return _(
+        "LoRA Studio is at {url} and, for other machines, port {port} of {names} (stop it with Ctrl+C)",
+        url=url,
+        port=port,
+        names=names,
+    )
 
 
 def open_page(url: str, *, window: bool) -> None:
@@ -94,10 +104,7 @@ def open_page(url: str, *, window: bool) -> None:
     program = find_window_program(sys.platform, os.environ) if window else None
     if program is None:
         if window:
-            print(
-                "Found no Chrome, Edge, Brave or Chromium, so the page opens in your browser instead.",
-                flush=True,
-            )
+            print(_("Found no Chrome, Edge, Brave or Chromium, so the page opens in your browser instead."), flush=True)
         webbrowser.open(url)
         return
     opened = subprocess.Popen(
@@ -128,31 +135,22 @@ def _address(settings: ServerSettings) -> str:
     return "0.0.0.0" if settings.listen else "127.0.0.1"
 
 
-def read_root_path(settings: ServerSettings) -> str:
-    """What a proxy has before the page's own paths: `""`, `/studio` or `https://example.com/studio`.
-
-    Raises:
-        SettingsError: where it is none of these.
-    """
-    if not ROOT_PATH.fullmatch(settings.root_path):
-        raise SettingsError(
-            "root_path must be the address at which a proxy shows the page, such as https://example.com/studio, or "
-            f"its path, such as /studio, got {settings.root_path!r}."
-        )
-    return settings.root_path.rstrip("/")
-
-
 def warnings_of(settings: ServerSettings) -> tuple[str, ...]:
     """What others could read, in sentences: passwords on the way, and passwords on this machine."""
     found = []
     if settings.listen and not settings.root_path.startswith("https:"):
         found.append(
-            "other machines reach the studio by plain HTTP, so passwords and images can be read on the way. Do this "
-            "only on a network that you trust, or put a proxy with TLS in front and name its address with --root-path."
+            _(
+                "other machines reach the studio by plain HTTP, so passwords and images can be read on the way. Do "
+                "this only on a network that you trust, or put a proxy with TLS in front and name its address with "
+                "--root-path."
+            )
         )
     file = settings.auth_file
     if file is not None and os.name != "nt" and file.stat().st_mode & stat.S_IROTH:
-        found.append(f"everyone on this machine can read the passwords in {file}. Protect it: chmod 600 {file}")
+        found.append(
+            _("everyone on this machine can read the passwords in {file}. Protect it: chmod 600 {file}", file=file)
+        )
     return tuple(found)
 
 
@@ -162,26 +160,31 @@ def read_logins(settings: ServerSettings) -> list[tuple[str, str]] | None:
     Raises:
         SettingsError: where `listen` is asked for without a file, or the file holds no login.
     """
-    if settings.auth_file is None:
+    file = settings.auth_file
+    if file is None:
         if settings.listen:
             raise SettingsError(
-                "listen opens the studio to other machines, so it needs auth_file, got none. Write a text file "
-                "with one user:password on each line and start again with --listen --auth-file FILE."
+                _(
+                    "listen opens the studio to other machines, so it needs auth_file, got none. Write a text file "
+                    "with one user:password on each line and start again with --listen --auth-file FILE."
+                )
             )
         return None
     try:
-        lines = read_text(settings.auth_file, encoding="utf-8-sig").splitlines()
+        lines = read_text(file, encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"auth_file must be a readable text file, got {settings.auth_file} ({error}).") from error
+        message = _("auth_file must be a readable text file, got {file} ({error}).", file=file, error=error)
+        raise SettingsError(message) from error
     logins = []
     for number, line in enumerate(lines, start=1):
-        user, _, password = line.strip().partition(":")
+        user, __, password = line.strip().partition(":")
         if line.strip() and not (user and password):
-            raise SettingsError(f"auth_file must hold user:password lines, got none in line {number} of it.")
+            message = _("auth_file must hold user:password lines, got none in line {number} of it.", number=number)
+            raise SettingsError(message)
         if line.strip():
             logins.append((user, password))
     if not logins:
-        raise SettingsError(f"auth_file must hold at least one user:password line, got {settings.auth_file} without.")
+        raise SettingsError(_("auth_file must hold at least one user:password line, got {file} without.", file=file))
     return logins
 
 
@@ -194,15 +197,22 @@ def choose_port(address: str, wanted: int | None) -> int:
     if wanted is not None:
         if not _is_free(address, wanted):
             raise SettingsError(
-                f"port must be free, got {wanted}, which another program uses (perhaps another studio). "
-                "Choose another with --port, or leave it out to take the next free one."
+                _(
+                    "port must be free, got {port}, which another program uses (perhaps another studio). "
+                    "Choose another with --port, or leave it out to take the next free one.",
+                    port=wanted,
+                )
             )
         return wanted
     for port in range(FIRST_PORT, LAST_PORT + 1):
         if _is_free(address, port):
             return port
     raise SettingsError(
-        f"port must be free, but all from {FIRST_PORT} to {LAST_PORT} are used. Choose one with --port."
+        _(
+            "port must be free, but all from {first} to {last} are used. Choose one with --port.",
+            first=FIRST_PORT,
+            last=LAST_PORT,
+        )
     )
 
 
@@ -215,16 +225,6 @@ def _is_free(address: str, port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def allowed_hosts(listen: bool) -> list[str]:
-    """The Host names we answer to. Any other may be a foreign site whose name was pointed at this machine."""
-    hosts = list(LOOPBACK_HOSTS)
-    if listen:
-        name = socket.gethostname()
-        hosts += [name, f"{name}.local", socket.getfqdn()]
-        hosts += [a.address for group in psutil.net_if_addrs().values() for a in group if a.family == socket.AF_INET]
-    return list(dict.fromkeys(hosts))
 
 
 def _prepare_environment(user_data: UserData) -> tempfile.TemporaryDirectory[str]:
@@ -324,8 +324,11 @@ def _launch(
     for folder in served:
         folder.mkdir(parents=True, exist_ok=True)
     gradio.set_static_paths(served)
-    page = build_app(engine, session, trainings, user_data, commands=commands, cpu_only=settings.cpu)
-    page.queue(default_concurrency_limit=4, max_size=32)
+
+    def build_page() -> gradio.Blocks:
+        page = build_app(engine, session, trainings, user_data, commands=commands, cpu_only=settings.cpu)
+        return page.queue(default_concurrency_limit=4, max_size=32)
+
     hosts = allowed_hosts(settings.listen)
-    app = web_app(page, hosts=hosts, logins=logins, uploads=uploads_folder(), root_path=root_path)
+    app = web_app(build_page, hosts=hosts, logins=logins, uploads=uploads_folder(), root_path=root_path)
     serve_in_thread(app, address=_address(settings), port=port)

@@ -8,12 +8,13 @@ from typing import Any
 import gradio as gr
 
 from studio.core.errors import RunError
+from studio.core.language import N_, _
+from studio.images.comparison import BASE
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
 from studio.training.folder import RunFolder
 from studio.training.session import RunHistory
 from studio.ui.forms import LORA_ROWS, NO_LORA
-from studio.ui.inference.compare import BASE
 from studio.ui.shell.parts import QUIET, toast, toasts
 from studio.ui.training.queue import TrainingPage
 
@@ -54,14 +55,24 @@ def lora_of(run: RunFolder, history: RunHistory, step: int | None = None) -> tup
     """
     found = lora_to_send(history) if step is None else (step, loras_by_step(history).get(step, ""))
     if found is None:
-        raise RunError("No LoRA yet: wait for the first images, or press “Sample now”.")
+        raise RunError(_("No LoRA yet: wait for the first images, or press “Sample now”."))
     at, reported = found
     try:
         file: Path = run.file(reported) if reported else run.root
     except FileNotFoundError:
         file = run.root
     if not file.is_file():
-        raise RunError(f"The LoRA of step {at:,} is no longer in {run.root}: {reported or 'its file'} is gone.")
+        said = (
+            _(
+                "The LoRA of step {step:,} is no longer in {folder}: {file} is gone.",
+                step=at,
+                folder=run.root,
+                file=reported,
+            )
+            if reported
+            else _("The LoRA of step {step:,} is no longer in {folder}: its file is gone.", step=at, folder=run.root)
+        )
+        raise RunError(said)
     return at, file
 
 
@@ -84,14 +95,14 @@ def add_to_library(run: RunFolder, history: RunHistory, library: LoraLibrary, st
 def in_rows(form: Mapping[str, Any], name: str, names: Sequence[str]) -> dict[Any, Any]:
     """What an event returns so that a form's LoRA rows have this one alone, at full strength."""
     rows = [i for i in range(LORA_ROWS) if f"lora_{i}" in form]
-    choices = [NO_LORA, *names]
+    choices = [(_(NO_LORA), NO_LORA), *((name, name) for name in names)]
     loras = {form[f"lora_{i}"]: gr.update(choices=choices, value=NO_LORA if i else name) for i in rows}
     return loras | {form["strength_0"]: 1.0}
 
 
 def beside_base(form: Mapping[str, Any], name: str, names: Sequence[str]) -> dict[Any, Any]:
     """The same for Compare: the base on the left, the LoRA on the right."""
-    choices = [BASE, *names]
+    choices = [(_(BASE), BASE), *((name, name) for name in names)]
     left, right = (gr.update(choices=choices, value=value) for value in (BASE, name))
     return {form["left"]: left, form["right"]: right, form["right_strength"]: 1.0}
 
@@ -111,7 +122,7 @@ def wire_use(
     Args:
         pressed: the event; where it names a step, that step's LoRA is meant.
         fill: `in_rows` or `beside_base`.
-        says: what a toast says of it, after the LoRA's name.
+        says: what a toast says of it: a message with the LoRA's `name` in it.
         js: leads to the form's tab.
     """
 
@@ -120,7 +131,7 @@ def wire_use(
         with toasts():
             run, library = page.run_of(selection), LoraLibrary(page.session.user_data.loras)
             name = add_to_library(run, page.session.history(run), library, step if isinstance(step, int) else None)
-            toast(f"{name} {says}")
+            toast(_(says, name=name))
             return fill(form, name, library.names())
 
     filled = pressed(use, selection, list(form.values()), **QUIET)
@@ -130,7 +141,7 @@ def wire_use(
 
 def wire_compare(pressed: Callable[..., Any], page: TrainingPage, selection: gr.HTML, to: Destinations) -> Any:  # noqa: ANN401 - gradio's Dependency
     """Connect what puts the LoRA into Compare, beside the base."""
-    says, js = "is chosen beside the base: press “Compare”.", lead_to("Inference", "Compare")
+    says, js = N_("{name} is chosen beside the base: press “Compare”."), lead_to("Inference", "Compare")
     return wire_use(pressed, page, selection, to.compare, fill=beside_base, says=says, js=js)
 
 

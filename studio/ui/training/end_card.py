@@ -1,11 +1,12 @@
 """What stands above a run that is finished: before and after, a verdict in one sentence, and where its LoRA goes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 from markupsafe import Markup
 
+from studio.core.language import N_, _
 from studio.core.text import template
 from studio.training.events import SampleEvent, ScoreEvent
 from studio.training.folder import RunFolder
@@ -14,10 +15,18 @@ from studio.ui.shell.images import run_thumbnail_url
 from studio.ui.shell.parts import live_html
 from studio.ui.training.destinations import Destinations, in_rows, lead_to, lora_to_send, wire_compare, wire_use
 from studio.ui.training.images import Thumbnails
-from studio.ui.training.plot import OUTCOME_KINDS, SCORES, WHITE_BORDER, Outcome, ScoreKind, reached
+from studio.ui.training.plot import OUTCOME_KINDS, SCORES, WHITE_BORDER, Outcome, ScoreKind, capitalized, reached
 from studio.ui.training.queue import TrainingPage
+from studio.ui.training.view import reasons
 
 _template = template("ui/templates/training.html")
+
+CHOSEN_IN_GENERATE = N_("{name} is chosen in Generate.")
+BESIDE_BASE: Mapping[Outcome, str] = {
+    "better": N_("better than the base"),
+    "worse": N_("worse than the base"),
+    "like the base": N_("like the base"),
+}
 
 # Gradio's HTML takes events of its own: which of them a button is goes with its step.
 ACTS = """element.addEventListener("click", (event) => {
@@ -39,7 +48,7 @@ def end_card_html(view: TrainingView, thumbnails: Thumbnails) -> Markup:
     best = lora_to_send(history)
     if best is None:
         return Markup()
-    step, _ = best
+    step = best[0]
     scored = history.scores.get(step)
     outcome, sentence = verdict(history, scored) if scored is not None else ("", "")
     comparison = history.comparison
@@ -48,8 +57,8 @@ def end_card_html(view: TrainingView, thumbnails: Thumbnails) -> Markup:
         step=step,
         images=_before_and_after(run, history, step, thumbnails),
         kind=OUTCOME_KINDS[outcome] if outcome else "",
-        sentence=sentence or f"Step {step:,} is the LoRA of this run. Its images were not scored.",
-        why=_why(history),
+        sentence=sentence or _("Step {step:,} is the LoRA of this run. Its images were not scored.", step=step),
+        why=capitalized(reasons(history.proposal)) if history.proposal is not None else "",
         better=comparison.better if comparison else (),
         worse=comparison.worse if comparison else (),
     )
@@ -72,18 +81,11 @@ def verdict(history: RunHistory, scored: ScoreEvent) -> tuple[Outcome, str]:
     if found is None:
         return "", ""
     kind, outcome = found
-    name = kind.title[0].upper() + kind.title[1:]
-    goal = f" (dataset {told})" if (told := reached(kind, history)) else ""
-    than = outcome if outcome == "like the base" else f"{outcome} than the base"
-    return outcome, f"{name} {kind.words(scored.base)} → {kind.words(scored.scores)}, {than}{goal}."
-
-
-def _why(history: RunHistory) -> str:
-    """Why this step, without its number."""
-    if history.proposal is None:
-        return ""
-    why = history.proposal.sentence.removeprefix(f"Step {history.proposal.step:,}: ")
-    return why[:1].upper() + why[1:] + ("" if history.proposal.sure else " The evidence is thin so far.")
+    scores = f"{capitalized(_(kind.title))} {kind.words(scored.base)} → {kind.words(scored.scores)}"
+    told = f"{scores}, {_(BESIDE_BASE[outcome])}"
+    if goal := reached(kind, history):
+        told = " ".join((told, _("(dataset {score})", score=goal)))
+    return outcome, f"{told}."
 
 
 def _before_and_after(
@@ -96,7 +98,7 @@ def _before_and_after(
             urls = _urls(run, event, index, thumbnails)
             if len(urls) == 2:
                 prompt = event.prompts[index % len(event.prompts)]
-                captions = ("Before: the base", f"After: step {event.step:,}")
+                captions = (_("Before: the base"), _("After: step {step:,}", step=event.step))
                 return [(caption, url, prompt) for caption, url in zip(captions, urls, strict=True)]
     return []
 
@@ -113,10 +115,9 @@ def wire(
     card: gr.HTML, page: TrainingPage, selection: gr.HTML, to: Destinations, *, then_refresh: Callable[[Any], Any]
 ) -> None:
     """Connect its buttons; their events are named in `ACTS`' template."""
-    chosen = "is chosen in {}."
     uses = (
-        (card.click, to.generate, chosen.format("Generate"), lead_to("Inference", "Generate")),
-        (card.apply, to.batch, chosen.format("Batch"), lead_to("Batch")),
+        (card.click, to.generate, CHOSEN_IN_GENERATE, lead_to("Inference", "Generate")),
+        (card.apply, to.batch, N_("{name} is chosen in Batch."), lead_to("Batch")),
     )
     for pressed, form, says, js in uses:
         then_refresh(wire_use(pressed, page, selection, form, fill=in_rows, says=says, js=js))

@@ -14,10 +14,12 @@ from gradio.components import Component
 from markupsafe import Markup
 
 from studio.core.files import remove_uploads
+from studio.core.language import _
 from studio.core.settings import SHIPPED_DATASET
 from studio.core.text import template
 from studio.training.begin import read_settings_file
-from studio.training.settings import PRESETS, TrainingSettings
+from studio.training.presets import PRESETS
+from studio.training.settings import TrainingSettings
 from studio.ui.forms import SettingsForm, by_component, form_groups, section_slug, shown_value
 from studio.ui.shell.commands import COMPARED_ON_LOAD
 from studio.ui.shell.parts import QUIET, data_url, paragraph, save_link, toast, toasts, uploads_folder
@@ -35,8 +37,6 @@ _RESETS = """element.addEventListener("click", (event) => {
 """
 _SAVE_SETTINGS = '() => document.querySelector("#training-settings-link a")?.click()'
 OF_NO_PRESET = ("dataset", "name", "model")
-LABELS = {name: field.title or name for name, field in TrainingSettings.model_fields.items() if name != "name"}
-"""What the page calls the controls that a preflight depends on, by their names."""
 
 
 @dataclass(frozen=True)
@@ -62,30 +62,35 @@ class TrainingForm:
         return by_component(self.settings.fields, self.settings.shown(dict(settings)))
 
 
+def labels() -> dict[str, str]:
+    """What the page calls the controls that a preflight depends on, by their names."""
+    return {name: _(field.title or name) for name, field in TrainingSettings.model_fields.items() if name != "name"}
+
+
 def build_form() -> TrainingForm:
     """Lay the form out with the first preset's values."""
     preset = gr.Radio(
         preset_choices(MeasuredPresets()),
         value=FIRST_PRESET,
-        label="Preset",
+        label=_("Preset"),
         elem_id="training-preset",
         interactive=True,
     )
     purpose = gr.HTML(purpose_html(FIRST_PRESET), elem_id="training-purpose", padding=False)
     changes = gr.HTML(changes_html(), elem_id="training-changes", padding=False, js_on_load=_RESETS + COMPARED_ON_LOAD)
     with gr.Row(elem_classes="form-tools"):
-        reset = gr.Button("Back to the preset", elem_id="training-reset", size="sm", min_width=120)
-        save = gr.Button("Save settings", elem_id="training-save-settings", size="sm", min_width=96)
+        reset = gr.Button(_("Back to the preset"), elem_id="training-reset", size="sm", min_width=120)
+        save = gr.Button(_("Save settings"), elem_id="training-save-settings", size="sm", min_width=96)
         load = gr.UploadButton(
-            "Load settings", elem_id="training-load-settings", file_types=[".json"], size="sm", min_width=96
+            _("Load settings"), elem_id="training-load-settings", file_types=[".json"], size="sm", min_width=96
         )
     link = gr.HTML(elem_id="training-settings-link", visible="hidden", padding=False)
     form = SettingsForm(TrainingSettings, "training", preset_values(FIRST_PRESET))
     form.fields["dataset"] = gr.Dropdown(
         dataset_choices(()),
         value=dataset_choices(())[0][1],
-        label=TrainingSettings.model_fields["dataset"].title,
-        info="Or type the path of a folder.",
+        label=labels()["dataset"],
+        info=_("Or type the path of a folder."),
         allow_custom_value=True,
         elem_id="training-dataset",
         interactive=True,
@@ -102,15 +107,15 @@ def build_form() -> TrainingForm:
 
 def dataset_choices(names: Sequence[str]) -> list[tuple[str, str]]:
     """The demo dataset, which is always there, and those of the Dataset tab."""
-    return [("demo shoes (built in)", SHIPPED_DATASET), *((name, name) for name in names)]
+    return [(_("demo shoes (built in)"), SHIPPED_DATASET), *((name, name) for name in names)]
 
 
 def changes_html() -> Markup:
     """The search, and where the script shows what differs from the preset; with all that it needs to know."""
     fields = {
         name: {
-            "label": field.title or name,
-            "words": f"{field.title} {field.description} {name}".casefold(),
+            "label": _(field.title or name),
+            "words": " ".join((_(field.title or name), _(field.description or name), name)).casefold(),
             "id": f"training-{name.replace('_', '-')}",
             "section": f"training-section-{section_slug(group)}" if group else "",
         }
@@ -142,14 +147,16 @@ def wire_settings(
         with toasts():
             settings = settings_of(values)
         content = settings.model_dump_json(indent=2, exclude={"cpu"}).encode() + b"\n"  # of this start of the studio
-        return save_link(f"{settings.name}-settings.json", data_url(content, "application/json"), "Save the settings")
+        return save_link(
+            f"{settings.name}-settings.json", data_url(content, "application/json"), _("Save the settings")
+        )
 
     def load(file: str) -> dict[Any, Any]:
         uploaded = Path(file)
         with toasts():
             settings = read_settings_file(uploaded)
             remove_uploads([uploaded], uploads_folder())
-            toast(f"The form has the settings of {uploaded.name}.")
+            toast(_("The form has the settings of {name}.", name=uploaded.name))
             return form.filled_by(settings)
 
     form.changes.click(put_back, form.preset, list(fields.values()), **QUIET)
@@ -160,7 +167,7 @@ def wire_settings(
 
 def purpose_html(key: str) -> Markup:
     """What a preset is for."""
-    return paragraph("quiet", PRESETS[key].purpose)
+    return paragraph("quiet", _(PRESETS[key].purpose))
 
 
 def preset_values(key: str) -> dict[str, object]:

@@ -8,6 +8,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import PictureFileError, RunError
+from studio.core.language import _, number
 from studio.core.settings import GenerationSettings
 from studio.core.text import template
 from studio.images.files import read_picture_text
@@ -85,15 +86,15 @@ def build() -> ImageViewer:
     with gr.Column(visible=False, elem_id="training-closer") as box:
         known = gr.JSON(visible=False)
         with gr.Row(elem_classes="closer-head"):
-            step = gr.Dropdown([], label="Step", elem_id="closer-step", interactive=True, min_width=96)
+            step = gr.Dropdown([], label=_("Step"), elem_id="closer-step", interactive=True, min_width=96)
             picture = gr.Dropdown(
-                [], label="Prompt", elem_id="closer-picture", interactive=True, min_width=160, scale=3
+                [], label=_("Prompt"), elem_id="closer-picture", interactive=True, min_width=160, scale=3
             )
-            previous_step = gr.Button("‹ Step", size="sm", min_width=64, elem_id="closer-previous-step")
-            next_step = gr.Button("Step ›", size="sm", min_width=64, elem_id="closer-next-step")
-            previous_picture = gr.Button("‹ Prompt", size="sm", min_width=76, elem_id="closer-previous-picture")
-            next_picture = gr.Button("Prompt ›", size="sm", min_width=76, elem_id="closer-next-picture")
-            close = gr.Button("Close", size="sm", min_width=64, elem_id="closer-close")
+            previous_step = gr.Button(_("‹ Step"), size="sm", min_width=64, elem_id="closer-previous-step")
+            next_step = gr.Button(_("Step ›"), size="sm", min_width=64, elem_id="closer-next-step")
+            previous_picture = gr.Button(_("‹ Prompt"), size="sm", min_width=76, elem_id="closer-previous-picture")
+            next_picture = gr.Button(_("Prompt ›"), size="sm", min_width=76, elem_id="closer-next-picture")
+            close = gr.Button(_("Close"), size="sm", min_width=64, elem_id="closer-close")
         slider = gr.ImageSlider(
             interactive=False,
             format="png",  # its default loses detail
@@ -114,14 +115,14 @@ def render(image: SelectedImage | None, view: TrainingView, thumbnails: Thumbnai
     if image is None or event is None or view.run is None or view.history is None:
         return {**{f"closer-{name}": gr.update() for name in SHOWN}, "closer-box": gr.update(visible=False)}
     known = [(event.step, len(event.pictures)) for event in looked_at_steps(view.history)]
-    steps = [step for step, _ in known]
+    steps = [step for step, num_pictures in known]
     place, last = steps.index(image.step), len(event.pictures) - 1
     files = _files(view.run, event, image.picture)
-    prompts = [(f"{number + 1} · {prompt}", number) for number, prompt in enumerate(_prompts(event))]
+    prompts = [(f"{index + 1} · {prompt}", index) for index, prompt in enumerate(_prompts(event))]
     return {
         "closer-box": gr.update(visible=True),
         "closer-known": gr.update(value=known),
-        "closer-step": gr.update(choices=[(f"{step:,}", step) for step in steps], value=image.step),
+        "closer-step": gr.update(choices=[(number(step), step) for step in steps], value=image.step),
         "closer-picture": gr.update(choices=prompts, value=image.picture),
         "closer-previous-step": gr.update(interactive=place > 0),
         "closer-next-step": gr.update(interactive=place < len(steps) - 1),
@@ -141,7 +142,7 @@ def _event_of(image: SelectedImage | None, view: TrainingView) -> SampleEvent | 
 
 
 def _prompts(event: SampleEvent) -> list[str]:
-    return [event.prompts[number % len(event.prompts)] for number in range(len(event.pictures))]
+    return [event.prompts[index % len(event.prompts)] for index in range(len(event.pictures))]
 
 
 def _files(run: RunFolder, event: SampleEvent, picture: int) -> tuple[str, str] | None:
@@ -190,7 +191,7 @@ def checked_image(view: TrainingView, step: object, picture: object) -> Selected
         image = SelectedImage(step=step, picture=picture)
         if _event_of(image, view) is not None:
             return image
-    raise RunError(f"There is no image {picture} of step {step}.")
+    raise RunError(_("There is no image {picture} of step {step}.", picture=picture, step=step))
 
 
 def wire(

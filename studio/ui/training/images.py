@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from studio.core.errors import DatasetError
 from studio.core.files import FileStamp, file_stamp
+from studio.core.language import N_, _
 from studio.core.text import template
 from studio.datasets.snapshot import read_snapshot
 from studio.training.events import NearestReported, SampleEvent
@@ -20,7 +21,17 @@ from studio.training.folder import RunFolder
 from studio.training.session import RunHistory
 from studio.ui.shell.images import run_thumbnail_url, training_thumbnail_url
 from studio.ui.shell.parts import paragraph
-from studio.ui.training.plot import NEAREST, NOT_MEASURED, OUTCOME_KINDS, SCORES, Outcome, ScoreKind, by_step, reached
+from studio.ui.training.plot import (
+    NEAREST,
+    NOT_MEASURED,
+    OUTCOME_KINDS,
+    OUTCOME_WORDS,
+    SCORES,
+    Outcome,
+    ScoreKind,
+    by_step,
+    reached,
+)
 
 _template = template("ui/templates/training.html")
 T = TypeVar("T")
@@ -61,7 +72,7 @@ def scrubber_html(
         best: the step to show first, of a run that ended; else the last.
     """
     if run is None or history is None or not history.samples:
-        words = "Images of the same prompts and seeds appear here step by step, next to the base."
+        words = _("Images of the same prompts and seeds appear here step by step, next to the base.")
         return paragraph("quiet samples-empty", words)
     trained = [event for event in looked_at_steps(history) if event.step > 0]
     events = _scrubbed(trained, best)
@@ -93,9 +104,11 @@ def _shots(
 ) -> list[tuple[int, Markup]]:
     """The images of one prompt, each with its step, the base's first."""
     prompt = last.prompts[index % len(last.prompts)]
-    base = _picture(run, last.base[index], f"Enlarge base: {prompt}", (last.step, index), thumbnails, column="base")
+    words = _("Enlarge base: {prompt}", prompt=prompt)
+    base = _picture(run, last.base[index], words, (last.step, index), thumbnails, column="base")
+    enlarge = N_("Enlarge step {step:,}: {prompt}")
     trained = (
-        (event.step, _sample(run, event, index, thumbnails, verb="Enlarge "))
+        (event.step, _sample(run, event, index, thumbnails, says=enlarge))
         for event in events
         if index < len(event.pictures)
     )
@@ -118,7 +131,7 @@ def _scrubbed_scores(
             for e in scored
         ]
         if any(kind.words(event.scores) != NOT_MEASURED for event in scored):
-            rows.append((kind.title, kind.words(base), reached(kind, history), cells))
+            rows.append((_(kind.title), kind.words(base), reached(kind, history), cells))
     return rows
 
 
@@ -150,15 +163,17 @@ def _prompt_row(
 ) -> tuple[str, list[Markup]]:
     prompt = last.prompts[index % len(last.prompts)]
     # The base's image leads to the last step's, whose base it is.
-    base = _picture(run, last.base[index], f"Open base: {prompt}", (last.step, index), thumbnails, column="base")
-    return prompt, [base, *(_sample(run, event, index, thumbnails) for event in shown)]
+    words = _("Open base: {prompt}", prompt=prompt)
+    base = _picture(run, last.base[index], words, (last.step, index), thumbnails, column="base")
+    open_it = N_("Open step {step:,}: {prompt}")
+    return prompt, [base, *(_sample(run, event, index, thumbnails, says=open_it) for event in shown)]
 
 
-def _sample(run: RunFolder, event: SampleEvent, index: int, thumbnails: Thumbnails, *, verb: str = "Open ") -> Markup:
+def _sample(run: RunFolder, event: SampleEvent, index: int, thumbnails: Thumbnails, *, says: str) -> Markup:
     """The LoRA's image of a prompt at a step; a resumed run may have had fewer prompts then."""
     if index >= len(event.pictures):
         return Markup()
-    words = f"{verb}step {event.step:,}: {event.prompts[index]}"
+    words = _(says, step=event.step, prompt=event.prompts[index])
     return _picture(run, event.pictures[index], words, (event.step, index), thumbnails)
 
 
@@ -167,13 +182,13 @@ def _picture(
 ) -> Markup:
     """A small image that opens large; `place` is its step and its number, `column` where it stands if not there."""
     if file is None:
-        return _template("no_sample", kind="bad", words="not valid")
+        return _template("no_sample", kind="bad", words=_("not valid"))
     try:
         url = run_thumbnail_url(run.file(file), thumbnails.runs)
     except FileNotFoundError:
-        return _template("no_sample", kind="quiet", words="gone")
+        return _template("no_sample", kind="quiet", words=_("gone"))
     except OSError:
-        return _template("no_sample", kind="quiet", words="cannot be shown")
+        return _template("no_sample", kind="quiet", words=_("cannot be shown"))
     step, picture = place
     return _template("sample", url=url, step=step, picture=picture, column=column or step, words=words)
 
@@ -187,7 +202,7 @@ def _score_rows(
     base = next(iter(history.scores.values())).base
     return [
         (
-            kind.title,
+            _(kind.title),
             reached(kind, history),
             [_cell(kind.words(base)), *(_score(run, history, event.step, kind, thumbnails) for event in shown)],
         )
@@ -196,10 +211,12 @@ def _score_rows(
 
 
 def _cell(words: str, outcome: Outcome = "", *, reached: bool = False) -> Markup:
-    told = f"{outcome}, like the dataset" if reached else outcome
+    told = _(OUTCOME_WORDS[outcome])
     if reached and outcome == "like the base":
-        told = "like base and dataset"
-    return _template("score", words=words, outcome=told, kind=OUTCOME_KINDS[outcome])
+        told = _("like base and dataset")
+    elif reached:
+        told = _("{outcome}, like the dataset", outcome=told)
+    return _template("score", words=words, told=told, kind=OUTCOME_KINDS[outcome])
 
 
 def _score(run: RunFolder, history: RunHistory, step: int, kind: ScoreKind, thumbnails: Thumbnails) -> Markup:
@@ -216,8 +233,13 @@ def _score(run: RunFolder, history: RunHistory, step: int, kind: ScoreKind, thum
 
 def _nearest(run: RunFolder, nearest: NearestReported, mean: str, thumbnails: Thumbnails) -> Markup:
     """The mean distance, and the training image that comes nearest, small, with its likeness in a word."""
-    mirrored = ", mirrored" if nearest.mirrored else ""
-    words = f"{nearest.key}: {nearest.likeness}{mirrored}, distance {nearest.distance:.2f}"
+    likeness = [_(nearest.likeness), *([_("mirrored")] if nearest.mirrored else [])]
+    words = _(
+        "{image}: {likeness}, distance {distance:.2f}",
+        image=nearest.key,
+        likeness=", ".join(likeness),
+        distance=nearest.distance,
+    )
     url = training_picture_url(run, nearest.key, thumbnails)
     return _template("nearest_score", mean=mean, nearest=nearest, url=url, words=words)
 

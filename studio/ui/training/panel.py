@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.language import N_, _
 from studio.core.records import Label
 from studio.jobs.folder import BUSY_STATES, RunRequest
 from studio.training.session import TrainingView
@@ -23,10 +24,10 @@ from studio.ui.training import view as training_view
 from studio.ui.training.queue import TrainingPage
 
 REQUEST_WORDS: dict[RunRequest, str] = {
-    "sample": "Sample now",
-    "save": "Save now",
-    "pause": "Pause",
-    "stop": "Stop",
+    "sample": N_("Sample now"),
+    "save": N_("Save now"),
+    "pause": N_("Pause"),
+    "stop": N_("Stop"),
 }
 # Where nothing was trained yet, or a run failed before its first step, these would be empty frames.
 BOXES_OF_ANY_RUN = ("log-box",)
@@ -61,10 +62,10 @@ def build() -> RunPanel:
     live_html("training-state")
     with gr.Row(elem_classes="run-head") as shown["training-head"]:
         buttons = {
-            request: gr.Button(words, elem_id=f"training-{request}", size="sm", min_width=72)
+            request: gr.Button(_(words), elem_id=f"training-{request}", size="sm", min_width=72)
             for request, words in REQUEST_WORDS.items()
         }
-        resume = gr.Button("Resume", elem_id="training-resume", size="sm", min_width=72)
+        resume = gr.Button(_("Resume"), elem_id="training-resume", size="sm", min_width=72)
     end = training_end_card.build()
     with gr.Row(elem_classes="run-view") as shown["training-view"]:
         samples = live_html("training-samples", js_on_load=training_pictures.PICTURE_CLICKS)
@@ -79,12 +80,12 @@ def build() -> RunPanel:
     results = training_results.build()
     for name in ("export", "files"):
         live_html(f"training-{name}")
-    with gr.Accordion("All steps side by side", open=False, elem_id="training-steps-box") as steps_box:
+    with gr.Accordion(_("All steps side by side"), open=False, elem_id="training-steps-box") as steps_box:
         steps = live_html("training-steps", js_on_load=training_pictures.PICTURE_CLICKS)
     shown["training-steps-box"] = steps_box
     for name in ("scores", "notes"):
         live_html(f"training-{name}")
-    for name, title in (("effect", "Effect per layer"), ("log", "Log")):
+    for name, title in (("effect", _("Effect per layer")), ("log", _("Log"))):
         with gr.Accordion(title, open=False) as shown[f"training-{name}-box"]:
             live_html(f"training-{name}")
     queue = training_queue.build()
@@ -103,23 +104,23 @@ def build() -> RunPanel:
 
 def _build_plot_options() -> tuple[gr.Dropdown, gr.Checkbox]:
     window = gr.Dropdown(
-        list(training_plot.WINDOWS),
+        [(_(name), name) for name in training_plot.WINDOWS],
         value=training_plot.ALL_STEPS,
-        label="Range",
+        label=_("Range"),
         elem_id="plot-window",
         interactive=True,
         min_width=140,
     )
-    log_scale = gr.Checkbox(False, label="Log scale", elem_id="plot-log", interactive=True, min_width=96)
+    log_scale = gr.Checkbox(False, label=_("Log scale"), elem_id="plot-log", interactive=True, min_width=96)
     return window, log_scale
 
 
 def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict[str, Group]:
     """What makes every shown part of it as it should be now."""
     return {
-        "The run": lambda: _run_parts(page, view, selection),
-        "The image viewer": lambda: training_image_viewer.render(selection.image, view, page.thumbnails),
-        "The results": lambda: training_results.render(view, page.exports.state),
+        N_("The run"): lambda: _run_parts(page, view, selection),
+        N_("The image viewer"): lambda: training_image_viewer.render(selection.image, view, page.thumbnails),
+        N_("The results"): lambda: training_results.render(view, page.exports.state),
     }
 
 

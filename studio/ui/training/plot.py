@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from markupsafe import Markup
 
+from studio.core.language import N_, _, language, number
 from studio.core.text import template
 from studio.images.scores.summary import ScoreSummary, Spread
 from studio.training.curves import Chart, Curve, CurveStyle, chart_svg, legend_html, smoothed
@@ -25,8 +26,8 @@ from studio.ui.shell.parts import paragraph
 
 _template = template("ui/templates/training.html")
 
-ALL_STEPS = "All steps"
-WINDOWS: Mapping[str, int] = {ALL_STEPS: 0, "Last 1,000": 1000, "Last 200": 200}
+ALL_STEPS = N_("All steps")
+WINDOWS: Mapping[str, int] = {ALL_STEPS: 0, N_("Last 1,000"): 1000, N_("Last 200"): 200}
 SMOOTHING_STEPS = 20
 MAX_SMOOTHING = 0.98
 DRAWN_POINTS = 600
@@ -51,11 +52,12 @@ class PlotCache:
     """The plot that was drawn last, which stands until something of it would move by the width of a drawn point.
 
     Of 20,000 steps one more changes nothing that can be seen; drawing it costs the page and the browser all the same.
+    It is kept in each language in which it was asked for.
     """
 
     _key: object = None
     _history: RunHistory | None = None
-    _html: Markup = field(default_factory=Markup)
+    _drawn: dict[str, Markup] = field(default_factory=dict)
 
     def html(
         self, history: RunHistory | None, options: PlotOptions, others: Mapping[str, RunHistory], *, running: bool
@@ -67,32 +69,36 @@ class PlotCache:
         end = _drawn_up_to(history.steps, options) if running else (len(history.steps), "ended")
         key = (end, len(history.held_out), options, lines)
         if history is not self._history or key != self._key:
-            self._html = plot_html(history, options, others)
-            self._history, self._key = history, key
-        return self._html
+            self._history, self._key, self._drawn = history, key, {}
+        drawn = self._drawn  # another thread may begin another one meanwhile
+        if language() not in drawn:
+            drawn[language()] = plot_html(history, options, others)
+        return drawn[language()]
 
 
 def _drawn_up_to(steps: StepColumns, options: PlotOptions) -> int:
     """The number of steps, rounded down to what makes a difference in the image."""
-    number = len(steps)
-    shown = min(number, WINDOWS.get(options.window, 0) or number)
+    num_steps = len(steps)
+    shown = min(num_steps, WINDOWS.get(options.window, 0) or num_steps)
     grain = max(1, shown // DRAWN_POINTS)
-    return number - number % grain
+    return num_steps - num_steps % grain
 
 
 def plot_html(history: RunHistory | None, options: PlotOptions, others: Mapping[str, RunHistory]) -> Markup:
     """The charts of a run, the smoothed losses of others laid over; words where there is nothing yet."""
     if history is None or not len(history.steps):
         return paragraph(
-            "quiet plot-empty", "Loss, learning rate and gradient norm appear here from the first step on."
+            "quiet plot-empty", _("Loss, learning rate and gradient norm appear here from the first step on.")
         )
     first = _first_step(history.steps, options)
     columns = _columns(history.steps, first)
     curves, num_clipped = _loss_curves(history, columns, first, others)
     width, height = LARGE_SIZE
-    loss = Chart("Loss", "step", "loss", curves, log=options.log, width=width, height=height)
-    rate = _small("Learning rate", "rate", columns["step"], columns["learning_rate"], log=options.log)
-    norm = _small("Gradient norm", "norm, before clipping", columns["step"], columns["grad_norm"], log=options.log)
+    loss = Chart(_("Loss"), _("step"), _("loss"), curves, log=options.log, width=width, height=height)
+    rate = _small(_("Learning rate"), _("rate"), columns["step"], columns["learning_rate"], log=options.log)
+    norm = _small(
+        _("Gradient norm"), _("norm, before clipping"), columns["step"], columns["grad_norm"], log=options.log
+    )
     large = figure_html(loss, "large", legend=legend_html(loss), clipped=num_clipped)
     return _template("plot", figures=[large, figure_html(rate, "small"), figure_html(norm, "small")])
 
@@ -104,10 +110,10 @@ def _first_step(steps: StepColumns, options: PlotOptions) -> float:
 
 def _columns(steps: StepColumns, first: float) -> dict[str, np.ndarray]:
     """Arrays of the steps that are shown."""
-    number = len(steps)  # another thread may add more meanwhile
+    num_steps = len(steps)  # another thread may add more meanwhile
     names = ("step", "loss", "learning_rate", "grad_norm")
     # Copied at once: an array that is looked into cannot grow, and the follower adds to it.
-    columns = {name: np.frombuffer(getattr(steps, name).tobytes())[:number] for name in names}
+    columns = {name: np.frombuffer(getattr(steps, name).tobytes())[:num_steps] for name in names}
     begin = int(np.searchsorted(columns["step"], first, side="right"))
     return {name: column[begin:] for name, column in columns.items()}
 
@@ -126,10 +132,10 @@ def _loss_curves(
     at = [look.step for look in looks]
     held_out = [math.nan if look.held_out_loss is None else look.held_out_loss for look in looks]
     curves = [
-        Curve("each step", *_binned(step[shown], loss[shown]), "dots"),
-        Curve("smoothed", *_binned(step, smoothed_losses(loss)), "main"),
-        Curve("held out", at, held_out, "second"),
-        Curve("trained", at, [look.trained_loss for look in looks], "third"),
+        Curve(_("each step"), *_binned(step[shown], loss[shown]), "dots"),
+        Curve(_("smoothed"), *_binned(step, smoothed_losses(loss)), "main"),
+        Curve(_("held out"), at, held_out, "second"),
+        Curve(_("trained"), at, [look.trained_loss for look in looks], "third"),
     ]
     for (name, other), style in zip(others.items(), OVERLAY_STYLES, strict=False):
         if len(other.steps):
@@ -160,7 +166,7 @@ def _binned(xs: np.ndarray, ys: np.ndarray) -> tuple[list[float], list[float]]:
 def _small(title: str, label: str, xs: np.ndarray, ys: np.ndarray, *, log: bool) -> Chart:
     curve = Curve(title.lower(), *_binned(xs, ys), "main")
     width, height = SMALL_SIZE
-    return Chart(title, "step", label, (curve,), log=log, width=width, height=height)
+    return Chart(title, _("step"), label, (curve,), log=log, width=width, height=height)
 
 
 def figure_html(chart: Chart, size: str, *, legend: Markup | None = None, empty: str = "", clipped: int = 0) -> Markup:
@@ -186,12 +192,18 @@ def figure_html(chart: Chart, size: str, *, legend: Markup | None = None, empty:
 def _hover_curve(curve: Curve) -> dict[str, object]:
     points = curve.points
     kept: Sequence[tuple[float, float]] = [*points[:-1][:: max(1, len(points) // HOVER_POINTS)], points[-1]]
-    return {"name": curve.name, "xs": [x for x, _ in kept], "ys": [float(f"{y:.4g}") for _, y in kept]}
+    return {"name": curve.name, "xs": [x for x, __ in kept], "ys": [float(f"{y:.4g}") for __, y in kept]}
 
 
 Outcome = Literal["better", "worse", "like the base", ""]
 OUTCOME_KINDS: Mapping[Outcome, str] = {"better": "good", "worse": "bad", "like the base": "quiet", "": "quiet"}
-WHITE_BORDER = "white border"
+OUTCOME_WORDS: Mapping[Outcome, str] = {
+    "better": N_("better"),
+    "worse": N_("worse"),
+    "like the base": N_("like the base"),
+    "": "",
+}
+WHITE_BORDER = N_("white border")
 NOT_MEASURED = "–"
 
 
@@ -200,7 +212,7 @@ class ScoreKind:
     """One score.
 
     Attributes:
-        title: its name.
+        title: its name; as all texts here, said in a language where it is shown.
         axis: what it counts, and which end means what.
         read: finds it in a summary; None where it was not measured.
         min_change: a mean that moved by less is as it was; below 0 where less is better, 0 where neither end is.
@@ -213,12 +225,12 @@ class ScoreKind:
     read: Callable[[ScoreSummary], Spread | None]
     min_change: float = 0.0
     form: str = ".2f"
-    missing: str = "Nothing was measured."
+    missing: str = N_("Nothing was measured.")
 
     def words(self, summary: ScoreSummary) -> str:
         """Its mean, as a cell of a table."""
         spread = self.read(summary)
-        return NOT_MEASURED if spread is None else f"{spread.mean:{self.form}}"
+        return NOT_MEASURED if spread is None else number(spread.mean, self.form)
 
     def mean(self, summary: ScoreSummary) -> float:
         """As a point of a curve; nan where it was not measured."""
@@ -244,20 +256,20 @@ class ScoreKind:
 
 
 CHART_SIZE = (320, 190)
-NO_SUBJECT = "No subject can be told from its background."
-NEAREST = ScoreKind("nearest training image", "distance; 0 is a copy", lambda s: s.nearest)
+NO_SUBJECT = N_("No subject can be told from its background.")
+NEAREST = ScoreKind(N_("nearest training image"), N_("distance; 0 is a copy"), lambda s: s.nearest)
 SCORES: tuple[ScoreKind, ...] = (
-    ScoreKind(WHITE_BORDER, "share of the border", lambda s: s.whiteness, MAX_WHITENESS_LOSS),
-    ScoreKind("off centre", "share of the side; 0 is centred", lambda s: s.offset, -0.02, missing=NO_SUBJECT),
+    ScoreKind(WHITE_BORDER, N_("share of the border"), lambda s: s.whiteness, MAX_WHITENESS_LOSS),
+    ScoreKind(N_("off centre"), N_("share of the side; 0 is centred"), lambda s: s.offset, -0.02, missing=NO_SUBJECT),
     ScoreKind(
-        "colour ΔE",
-        "ΔE; 0 is the prompt's colour",
+        N_("colour ΔE"),
+        N_("ΔE; 0 is the prompt's colour"),
         lambda s: s.colour_difference,
         -3.0,
         form=".0f",
-        missing="No prompt names a colour, or no subject can be told from its background.",
+        missing=N_("No prompt names a colour, or no subject can be told from its background."),
     ),
-    ScoreKind("sharpness", "0 to 1", lambda s: s.sharpness, MIN_SHARPNESS_CHANGE),
+    ScoreKind(N_("sharpness"), N_("0 to 1"), lambda s: s.sharpness, MIN_SHARPNESS_CHANGE),
     NEAREST,
 )
 
@@ -271,7 +283,7 @@ def charts_html(history: RunHistory | None, beside: Markup | None = None) -> Mar
     if history is None or len(history.scores) < 2:
         return Markup()
     charts = [chart_of(kind, history) for kind in SCORES]
-    figures = [figure_html(chart, "small", empty=kind.missing) for chart, kind in zip(charts, SCORES, strict=True)]
+    figures = [figure_html(chart, "small", empty=_(kind.missing)) for chart, kind in zip(charts, SCORES, strict=True)]
     legend = legend_html(max(charts, key=lambda chart: sum(bool(curve.points) for curve in chart.curves)))
     return _template("scores", legend=legend, figures=figures, beside=beside or "")
 
@@ -282,13 +294,17 @@ def chart_of(kind: ScoreKind, history: RunHistory) -> Chart:
     steps = [float(event.step) for event in events]
     ends = [steps[0], steps[-1]]
     lora = Curve("LoRA", steps, [kind.mean(event.scores) for event in events], "main")
-    levels = [Curve("base", ends, [kind.mean(events[-1].base)] * 2, "second")]
+    levels = [Curve(_("base"), ends, [kind.mean(events[-1].base)] * 2, "second")]
     if history.reference is not None:
-        levels.append(Curve("dataset", ends, [kind.mean(history.reference.scores)] * 2, "third"))
-    title = kind.title[0].upper() + kind.title[1:]
+        levels.append(Curve(_("dataset"), ends, [kind.mean(history.reference.scores)] * 2, "third"))
     width, height = CHART_SIZE
     curves = (lora, *levels) if lora.points else ()  # the dataset's level alone says nothing of the LoRA
-    return Chart(title, "step", kind.axis, curves, width=width, height=height)
+    return Chart(capitalized(_(kind.title)), _("step"), _(kind.axis), curves, width=width, height=height)
+
+
+def capitalized(words: str) -> str:
+    """With a capital at its beginning, as a sentence or a title has it."""
+    return words[:1].upper() + words[1:]
 
 
 def by_step(scores: Mapping[int, ScoreEvent]) -> Sequence[ScoreEvent]:

@@ -8,14 +8,16 @@ from pydantic import ValidationError
 
 from studio.core.errors import RunError, SettingsError
 from studio.core.files import read_file, write_atomically
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.core.records import Record
 from studio.core.settings import parse_settings
 from studio.core.text import duration, gigabytes
 from studio.training.begin import read_run_settings
 from studio.training.folder import Preflight
+from studio.training.presets import PRESETS
 from studio.training.session import RunHistory, TrainingView
-from studio.training.settings import PRESETS, TrainingSettings
+from studio.training.settings import TrainingSettings
 from studio.ui.forms import read_settings
 from studio.ui.shell.commands import PreflightState
 
@@ -131,13 +133,20 @@ def _of_preflight(state: PreflightState, found: Preflight | None) -> dict[str, M
 
 def preset_choices(measured: MeasuredPresets) -> list[tuple[str, str]]:
     """(title and what it took here, name) of each preset: what a run took goes before what a preflight found."""
-    return [(f"{preset.title}\n{_taken(measured, key)}", key) for key, preset in PRESETS.items()]
+    return [(f"{_(preset.title)}\n{_taken(measured, key)}", key) for key, preset in PRESETS.items()]
 
 
 def _taken(measured: MeasuredPresets, key: str) -> str:
     run, preflight = measured.runs.get(key), measured.preflights.get(key)
     if run is not None and (preflight is None or preflight.at <= run.at or preflight.model == run.model):
-        return f"{duration(run.seconds)}, {gigabytes(run.peak_bytes)} with {run.model}"
+        return _(
+            "{time}, {size} with {model}", time=duration(run.seconds), size=gigabytes(run.peak_bytes), model=run.model
+        )
     if preflight is not None:
-        return f"≈ {duration(preflight.seconds)}, {gigabytes(preflight.peak_bytes)} with {preflight.model}"
-    return "not measured here yet"
+        return _(
+            "≈ {time}, {size} with {model}",
+            time=duration(preflight.seconds),
+            size=gigabytes(preflight.peak_bytes),
+            model=preflight.model,
+        )
+    return _("not measured here yet")

@@ -3,7 +3,7 @@
 The queue on the Training tab: what runs and waits, in order, with buttons that move, remove or show a job.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -12,9 +12,10 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import RunError
-from studio.core.text import counted, template
+from studio.core.language import N_, _, ngettext
+from studio.core.text import template
 from studio.datasets.session import DatasetSession
-from studio.jobs.queue import JobState
+from studio.jobs.queue import Job, JobState
 from studio.jobs.session import JobLine
 from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession, TrainingView
@@ -70,8 +71,11 @@ class TrainingPage:
 
 _template = template("ui/templates/training.html")
 
-SHOWN_STATES: tuple[JobState, ...] = ("running", "queued", "paused")
-STATE_SIGNS = {"running": "●", "queued": "◔", "paused": "❚❚"}
+SHOWN_STATES: Mapping[JobState, tuple[str, str]] = {
+    "running": ("●", N_("running")),
+    "queued": ("◔", N_("queued")),
+    "paused": ("❚❚", N_("paused")),
+}
 
 _CLICKS = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-act]");
@@ -91,10 +95,21 @@ def queue_html(jobs: Sequence[JobLine], shown: str) -> Markup:
         return _template("empty_queue")
     num_waiting = sum(line.job.state == "queued" for line in lines)
     waiting = (
-        f"{counted(num_waiting, 'run')} {'waits' if num_waiting == 1 else 'wait'}" if num_waiting else "none waiting"
+        ngettext("{n:,} run waits", "{n:,} runs wait", num_waiting, n=num_waiting) if num_waiting else _("none waiting")
     )
-    rows = [(line, STATE_SIGNS[line.job.state], *_moves(line, num_waiting)) for line in lines]
+    rows = [
+        (line, SHOWN_STATES[line.job.state][0], _state_words(line.job), *_moves(line, num_waiting)) for line in lines
+    ]
     return _template("queue", rows=rows, waiting=waiting, shown=shown)
+
+
+def _state_words(job: Job) -> str:
+    """Its state, and what it was asked for and has not done yet."""
+    state = _(SHOWN_STATES[job.state][1])
+    if not job.asked:
+        return state
+    asked = _("asked to pause") if job.asked == "pause" else _("asked to stop")
+    return f"{state}, {asked}"
 
 
 def _moves(line: JobLine, num_waiting: int) -> tuple[bool, bool] | tuple[None, None]:
@@ -129,7 +144,7 @@ def run_of_job(page: TrainingPage, job_id: object) -> str:
         RunError: where there is no such job.
     """
     if not isinstance(job_id, int):
-        raise RunError(f"There is no job {job_id} in the queue.")
+        raise RunError(_("There is no job {job_id} in the queue.", job_id=job_id))
     return page.session.queue.job(job_id).run.name
 
 
@@ -140,13 +155,18 @@ def act_on_job(page: TrainingPage, act: object, job_id: object) -> str:
         RunError: where there is no such button or job, or the job can no longer be moved or removed.
     """
     if not isinstance(job_id, int):
-        raise RunError(f"There is no job {job_id} in the queue.")
+        raise RunError(_("There is no job {job_id} in the queue.", job_id=job_id))
     if act in ("up", "down"):
         page.session.move_job(job_id, by=-1 if act == "up" else 1)
     elif act == "remove":
         job = page.session.queue.remove(job_id)
-        place = "above" if job.kind == "train" else "on the Batch tab"
-        return f"{job.title} left the queue. Its run is kept: choose it {place} and press “Resume” to put it back."
+        left = _("{title} left the queue.", title=job.title)
+        back = (
+            _("Its run is kept: choose it above and press “Resume” to put it back.")
+            if job.kind == "train"
+            else _("Its run is kept: choose it on the Batch tab and press “Resume” to put it back.")
+        )
+        return f"{left} {back}"
     else:
-        raise RunError(f"A job can be moved up or down, removed or shown, got {act!r}.")
+        raise RunError(_("A job can be moved up or down, removed or shown, got {act!r}.", act=act))
     return ""

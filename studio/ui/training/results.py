@@ -10,6 +10,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import RunError
+from studio.core.language import N_, _
 from studio.core.text import counted, gigabytes, template
 from studio.jobs.folder import BUSY_STATES
 from studio.loras.weights_file import MODEL_ENDINGS, ModelForm
@@ -27,7 +28,7 @@ from studio.ui.training.queue import TrainingPage
 
 _template = template("ui/templates/training.html")
 
-EXPORT_WORDS: Mapping[ModelForm, str] = {"checkpoint": "Export checkpoint", "merged": "Export model folder"}
+EXPORT_WORDS: Mapping[ModelForm, str] = {"checkpoint": N_("Export checkpoint"), "merged": N_("Export model folder")}
 SAVE_REPORT = '() => document.querySelector("#training-report-link a")?.click()'
 
 
@@ -57,16 +58,16 @@ class ResultButtons:
 def build() -> ResultButtons:
     """Lay them out in a row."""
     with gr.Row(elem_classes="run-results") as row:
-        send = gr.Button("Compare with the base", elem_id="training-send", size="sm", min_width=136, visible=False)
-        report = gr.Button("Save the report", elem_id="training-report", size="sm", min_width=112)
-        folder = gr.Button("Open the folder", elem_id="training-folder", size="sm", min_width=112)
-        copy = gr.Button("Copy to form", elem_id="training-duplicate", size="sm", min_width=112)
+        send = gr.Button(_("Compare with the base"), elem_id="training-send", size="sm", min_width=136, visible=False)
+        report = gr.Button(_("Save the report"), elem_id="training-report", size="sm", min_width=112)
+        folder = gr.Button(_("Open the folder"), elem_id="training-folder", size="sm", min_width=112)
+        copy = gr.Button(_("Copy to form"), elem_id="training-duplicate", size="sm", min_width=112)
         exports = {
-            form: gr.Button(words, elem_id=f"training-export-{form}", size="sm", min_width=112)
+            form: gr.Button(_(words), elem_id=f"training-export-{form}", size="sm", min_width=112)
             for form, words in EXPORT_WORDS.items()
         }
-        rename = gr.Button("Rename…", elem_id="training-rename", size="sm", min_width=84)
-        delete = gr.Button("Delete…", elem_id="training-delete", size="sm", min_width=84)
+        rename = gr.Button(_("Rename…"), elem_id="training-rename", size="sm", min_width=84)
+        delete = gr.Button(_("Delete…"), elem_id="training-delete", size="sm", min_width=84)
     label = item_actions.build_label("training")
     trash = item_actions.build("training")
     report_link = gr.HTML(elem_id="training-report-link", visible="hidden", padding=False)
@@ -144,7 +145,7 @@ def _wire_exports(
         with toasts():
             run = page.run_of(selection)
             if page.exports.state.running:
-                raise RunError("A model is being written: wait until it is done.")
+                raise RunError(_("A model is being written: wait until it is done."))
             page.exports.start(*export_arguments(run, page.session.history(run), form), about=run.name)
 
     for form, button in buttons.exports.items():
@@ -159,7 +160,7 @@ def _wire_delete(
         return item_actions.Question(run.name, run.name, _goes_with(run))
 
     def delete(name: str) -> str:
-        return f"{name} is {page.session.delete(page.session.named(name))}."
+        return _("{name} is {place}.", name=name, place=page.session.delete(page.session.named(name)))
 
     deleted = item_actions.wire(buttons.trash, buttons.delete.click, selection, find=find, delete=delete)
     then_refresh(select(deleted.success, selection, change='run: "", image: null'))
@@ -182,14 +183,17 @@ def export_arguments(run: RunFolder, history: RunHistory, form: ModelForm) -> tu
 def report_link(run: RunFolder) -> Markup:
     """A link that saves the report, whole in one file: no folder is served for it."""
     url = data_url(standalone_html(run).encode(errors="replace"), "text/html")
-    return save_link(f"{run.name}-report.html", url, "Save the report")
+    return save_link(f"{run.name}-report.html", url, _("Save the report"))
 
 
 def _goes_with(run: RunFolder) -> str:
-    num_checkpoints = sum(1 for _ in run.checkpoints.glob("step-*"))
-    num_bytes = sum(path.stat().st_size for path in run.root.rglob("*") if path.is_file())
-    checkpoints = f"{counted(num_checkpoints, 'checkpoint')}, " if num_checkpoints else ""
-    return (
-        f"Its {checkpoints}images and log go with it, {gigabytes(num_bytes)} in all. A LoRA that was sent to Inference "
-        "stays in the library."
+    num_checkpoints = len(list(run.checkpoints.glob("step-*")))
+    size = gigabytes(sum(path.stat().st_size for path in run.root.rglob("*") if path.is_file()))
+    checkpoints = counted(num_checkpoints, "checkpoint", "checkpoints")
+    goes = (
+        _("Its {checkpoints}, images and log go with it, {size} in all.", checkpoints=checkpoints, size=size)
+        if num_checkpoints
+        else _("Its images and log go with it, {size} in all.", size=size)
     )
+    stays = _("A LoRA that was sent to Inference stays in the library.")
+    return f"{goes} {stays}"

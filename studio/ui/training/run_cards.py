@@ -9,8 +9,9 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from studio.core.language import N_, _
 from studio.core.records import Label
-from studio.core.text import template
+from studio.core.text import template, weekday_and_time
 from studio.jobs.folder import RunState, status_or
 from studio.training.folder import RunFolder
 from studio.training.session import RunHistory, TrainingView
@@ -20,13 +21,27 @@ from studio.ui.shell.selection import Selection, select
 from studio.ui.training.destinations import lora_to_send
 from studio.ui.training.end_card import telling_score
 from studio.ui.training.images import Thumbnails
-from studio.ui.training.plot import OUTCOME_KINDS, OVERLAY_STYLES, Outcome
+from studio.ui.training.plot import OUTCOME_KINDS, OUTCOME_WORDS, OVERLAY_STYLES, Outcome
 from studio.ui.training.queue import TrainingPage
 from studio.ui.training.view import STATE_KINDS, STATE_WORDS
 
 _template = template("ui/templates/training.html")
 
 MAX_CARDS = 12
+MONTHS = (
+    N_("January"),
+    N_("February"),
+    N_("March"),
+    N_("April"),
+    N_("May"),
+    N_("June"),
+    N_("July"),
+    N_("August"),
+    N_("September"),
+    N_("October"),
+    N_("November"),
+    N_("December"),
+)
 _MOMENT = re.compile(r"(\d{8}-\d{6})-(.+)", re.DOTALL)
 
 # A press counts in the browser at once, so that the next one is about the run that was chosen already.
@@ -56,7 +71,7 @@ class RunCard:
         sign, state, state_kind: of its state.
         image: the address of its last validation image; "" where there is none.
         score: its best score, in words; "" where nothing was scored.
-        outcome, kind: how that compares with the base, in words and as a colour.
+        told, kind: how that compares with the base, in words and as a colour.
         is_compared: whether its curves are drawn over those of the run that is shown.
     """
 
@@ -68,7 +83,7 @@ class RunCard:
     state_kind: str
     image: str
     score: str
-    outcome: Outcome
+    told: str
     kind: str
     is_compared: bool
 
@@ -77,7 +92,7 @@ def build() -> tuple[gr.Textbox, gr.HTML]:
     """Lay out the search, which only many runs need, and the cards."""
     search = gr.Textbox(
         show_label=False,
-        placeholder="Search runs by name",
+        placeholder=_("Search runs by name"),
         max_lines=1,
         visible=False,
         elem_id="training-run-search",
@@ -122,11 +137,11 @@ def _card(page: TrainingPage, run: RunFolder, view: TrainingView, compared: Sequ
         title=view.labels.get(run.name, Label()).name or name,
         when=when_text(moment, now) if moment else "",
         sign=sign,
-        state=word.rstrip("."),
+        state=_(word).rstrip("."),
         state_kind={"pass": "good", "fail": "bad"}.get(STATE_KINDS.get(state, ""), ""),
         image=_last_image(run, history, page.thumbnails),
         score=score,
-        outcome=outcome,
+        told=_(OUTCOME_WORDS[outcome]),
         kind=OUTCOME_KINDS[outcome],
         is_compared=run.name in compared,
     )
@@ -153,11 +168,17 @@ def _parts(name: str) -> tuple[datetime | None, str]:
 def when_text(moment: datetime, now: datetime) -> str:
     """`today 17:38`, `yesterday 22:00`, `Thursday 22:00`, `24 November`, `24 November 2025`."""
     days = (now.date() - moment.date()).days
-    if days in (0, 1):
-        return f"{'yesterday' if days else 'today'} {moment:%H:%M}"
+    time = moment.strftime("%H:%M")
+    if days == 0:
+        return _("today {time}", time=time)
+    if days == 1:
+        return _("yesterday {time}", time=time)
     if 1 < days < 7:
-        return f"{moment:%A %H:%M}"
-    return f"{moment.day} {moment:%B}" + (f" {moment.year}" if moment.year != now.year else "")
+        return weekday_and_time(moment)
+    month = _(MONTHS[moment.month - 1])
+    if moment.year == now.year:
+        return _("{day} {month}", day=moment.day, month=month)
+    return _("{day} {month} {year}", day=moment.day, month=month, year=moment.year)
 
 
 def _best_score(history: RunHistory) -> tuple[Outcome, str]:
@@ -169,7 +190,7 @@ def _best_score(history: RunHistory) -> tuple[Outcome, str]:
     if scored is None or found is None:
         return "", ""
     kind, outcome = found
-    return outcome, f"{kind.title} {kind.words(scored.scores)}"
+    return outcome, f"{_(kind.title)} {kind.words(scored.scores)}"
 
 
 def _last_image(run: RunFolder, history: RunHistory, thumbnails: Thumbnails) -> str:

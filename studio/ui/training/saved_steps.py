@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from studio.core.errors import RunError
 from studio.core.files import move_to_trash
+from studio.core.language import _, number
 from studio.core.text import LITTLE_BYTES, gigabytes, template
 from studio.jobs.folder import BUSY_STATES, status_or
 from studio.training.begin import read_run_settings
@@ -23,8 +24,8 @@ from studio.ui.shell import item_actions
 from studio.ui.shell.images import served_url
 from studio.ui.shell.parts import QUIET, live_html, save_link, toast, toasts
 from studio.ui.training.destinations import Destinations, in_rows, lead_to, lora_of, loras_by_step, wire_use
-from studio.ui.training.end_card import ACTS, telling_score
-from studio.ui.training.plot import OUTCOME_KINDS, Outcome
+from studio.ui.training.end_card import ACTS, CHOSEN_IN_GENERATE, telling_score
+from studio.ui.training.plot import OUTCOME_KINDS, OUTCOME_WORDS, Outcome
 from studio.ui.training.queue import TrainingPage
 
 _template = template("ui/templates/training.html")
@@ -38,7 +39,7 @@ class SavedStep:
 
     Attributes:
         score: how its images score, in words; "" where they were not scored.
-        outcome, kind: how that compares with the base, in words and as a colour.
+        outcome, kind: how that compares with the base, and as a colour.
         num_bytes: of all that is saved of it.
         has_checkpoint: whether the run could go on from it.
         is_kept: whether that is never pruned.
@@ -53,9 +54,15 @@ class SavedStep:
     is_kept: bool
 
     @property
+    def told(self) -> str:
+        """Its outcome in words."""
+        return _(OUTCOME_WORDS[self.outcome])
+
+    @property
     def size(self) -> str:
         """In words, also of little: files of the built-in model's LoRAs have some hundred thousand bytes."""
-        return f"{self.num_bytes / 2**20:.1f} MB" if self.num_bytes < LITTLE_BYTES else gigabytes(self.num_bytes)
+        little = self.num_bytes < LITTLE_BYTES
+        return f"{number(self.num_bytes / 2**20, '.1f')} MB" if little else gigabytes(self.num_bytes)
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def saved_steps(run: RunFolder, history: RunHistory) -> list[SavedStep]:
             continue
         scored = history.scores.get(step)
         told = telling_score(history, scored) if scored is not None else None
-        score = f"{told[0].title} {told[0].words(scored.scores)}" if told is not None and scored is not None else ""
+        score = f"{_(told[0].title)} {told[0].words(scored.scores)}" if told is not None and scored is not None else ""
         outcome: Outcome = told[1] if told is not None else ""
         folder = next((path for path in files if path.is_dir()), None)
         found.append(
@@ -145,13 +152,13 @@ def set_kept(run: RunFolder, history: RunHistory, step: object) -> str:
     """
     folder = next((path for path in saved_files(run, history, _known(step)) if path.is_dir()), None)
     if folder is None:
-        raise RunError(f"The checkpoint of step {step} is gone: only the most recent ones are kept.")
+        raise RunError(_("The checkpoint of step {step} is gone: only the most recent ones are kept.", step=step))
     mark = folder / KEPT
     if mark.exists():
         mark.unlink()
-        return f"The checkpoint of step {step:,} may be replaced by newer ones."
+        return _("The checkpoint of step {step:,} may be replaced by newer ones.", step=step)
     mark.touch()
-    return f"The checkpoint of step {step:,} is kept for good."
+    return _("The checkpoint of step {step:,} is kept for good.", step=step)
 
 
 def question(run: RunFolder, history: RunHistory, step: object) -> item_actions.Question:
@@ -164,18 +171,22 @@ def question(run: RunFolder, history: RunHistory, step: object) -> item_actions.
     files = saved_files(run, history, at)
     status = status_or("failed", run)
     if not files:
-        raise RunError(f"Nothing is saved of step {at:,} any more.")
+        raise RunError(_("Nothing is saved of step {step:,} any more.", step=at))
     if status.state in BUSY_STATES:
-        raise RunError(f"{run.name} is being worked on. Pause or stop it first.")
+        raise RunError(_("{name} is being worked on. Pause or stop it first.", name=run.name))
     steps = [row.step for row in saved_steps(run, history) if row.has_checkpoint]
-    lost = [f"{row.size} go. " for row in saved_steps(run, history) if row.step == at]
+    lost = [_("{size} go.", size=row.size) for row in saved_steps(run, history) if row.step == at]
     if history.proposal is not None and history.proposal.step == at:
-        lost.append("It is the recommended step. ")
+        lost.append(_("It is the recommended step."))
     if status.state != "finished" and steps[:1] == [at]:
-        before = f"from step {steps[1]:,}" if len(steps) > 1 else "from the beginning"
-        lost.append(f"The run would be resumed from here: without it, {before}. ")
-    lost.append("Its images and scores stay.")
-    return item_actions.Question(f"{at} {run.name}", f"step {at:,} of {run.name}", "".join(lost))
+        lost.append(
+            _("The run would be resumed from here: without it, from step {step:,}.", step=steps[1])
+            if len(steps) > 1
+            else _("The run would be resumed from here: without it, from the beginning.")
+        )
+    lost.append(_("Its images and scores stay."))
+    name = _("step {step:,} of {run}", step=at, run=run.name)
+    return item_actions.Question(f"{at} {run.name}", name, " ".join(lost))
 
 
 def delete(run: RunFolder, history: RunHistory, step: int, *, without_trash: Path) -> str:
@@ -187,12 +198,12 @@ def delete(run: RunFolder, history: RunHistory, step: int, *, without_trash: Pat
     """
     question(run, history, step)  # it may have been resumed since it was asked
     places = {move_to_trash(path, without_trash=without_trash) for path in saved_files(run, history, step)}
-    return f"Step {step:,} is {' and '.join(sorted(places))}."
+    return " ".join(_("Step {step:,} is {place}.", step=step, place=place) for place in sorted(places))
 
 
 def _known(step: object) -> int:
     if not isinstance(step, int):
-        raise RunError(f"There is no step {step}.")
+        raise RunError(_("There is no step {step}.", step=step))
     return step
 
 
@@ -211,20 +222,20 @@ def wire(
             run = page.run_of(selection)
             step, file = lora_of(run, page.session.history(run), _known(getattr(event, "step", None)))
             name = f"{read_run_settings(run).name} step {step}.safetensors"
-            return save_link(name, served_url(file, name), "Save the LoRA")
+            return save_link(name, served_url(file, name), _("Save the LoRA"))
 
     def find(selection: str, event: gr.EventData) -> item_actions.Question:
         run = page.run_of(selection)
         return question(run, page.session.history(run), getattr(event, "step", None))
 
     def really(about: str) -> str:
-        step, _, name = about.partition(" ")
+        step, _space, name = about.partition(" ")
         run = page.session.named(name)
         trash = page.session.user_data.trash
         return delete(run, page.session.history(run), int(step), without_trash=trash)
 
     in_the_page: Mapping[str, Any] = {"fn": None, "queue": False, "show_progress": "hidden"}
-    says, js = "is chosen in Generate.", lead_to("Inference", "Generate")
+    says, js = CHOSEN_IN_GENERATE, lead_to("Inference", "Generate")
     then_refresh(wire_use(box.rows.click, page, selection, to.generate, fill=in_rows, says=says, js=js))
     then_refresh(box.rows.edit(keep, selection, **QUIET))
     box.rows.download(export, selection, box.link, **QUIET).success(js=SAVE_LORA, **in_the_page)

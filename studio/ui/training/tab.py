@@ -10,6 +10,7 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from studio.core.errors import TrainingError
+from studio.core.language import N_, _
 from studio.core.settings import parse_settings
 from studio.core.text import template
 from studio.training.begin import assert_consistent, begin_run
@@ -27,6 +28,7 @@ from studio.ui.training import presets as training_presets
 from studio.ui.training import results as training_results
 from studio.ui.training import saved_steps as training_saved_steps
 from studio.ui.training.destinations import Destinations
+from studio.ui.training.plot import capitalized
 from studio.ui.training.queue import TrainingPage
 
 MAX_OFFERS = 4
@@ -74,7 +76,7 @@ def build_preflight(check: gr.Button) -> PreflightBox:
     """Lay it out below the button that begins it, and the form's errors above it."""
     errors = error_box("training")
     words = gr.HTML(elem_id="preflight-words", padding=False, js_on_load=COMPARED_ON_LOAD)
-    cancel = gr.Button("Cancel", visible=False, size="sm", elem_id="preflight-cancel")
+    cancel = gr.Button(_("Cancel"), visible=False, size="sm", elem_id="preflight-cancel")
     with gr.Column(elem_classes="offers"):
         offers = tuple(
             gr.Button("", visible=False, size="sm", elem_id=f"preflight-offer-{i}") for i in range(MAX_OFFERS)
@@ -87,8 +89,8 @@ def build() -> TrainingTab:
     with gr.Row(elem_classes="workbench training"):
         with gr.Column(elem_classes="controls", min_width=320):
             with gr.Row(elem_classes="actions"):
-                start = gr.Button("Start", variant="primary", elem_id="start-training")
-                check = gr.Button("Preflight", elem_id="run-preflight")
+                start = gr.Button(_("Start"), variant="primary", elem_id="start-training")
+                check = gr.Button(_("Preflight"), elem_id="run-preflight")
             preflight = build_preflight(check)
             form = training_form.build_form()
         with gr.Column(elem_classes="canvas", min_width=480):
@@ -99,11 +101,11 @@ def build() -> TrainingTab:
 def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict[str, Group]:
     """What makes every shown part of the tab as it should be now."""
     return {
-        "The training's form": lambda: {
+        N_("The training's form"): lambda: {
             "training-dataset": gr.update(choices=training_form.dataset_choices(page.datasets.library.names()))
         },
-        "The presets": lambda: render_presets(page, view),
-        "The preflight": lambda: render_preflight(page.preflight.state),
+        N_("The presets"): lambda: render_presets(page, view),
+        N_("The preflight"): lambda: render_preflight(page.preflight.state),
         **training_panel.render(page, view, selection),
     }
 
@@ -128,7 +130,7 @@ def render_preflight(state: PreflightState) -> dict[str, Part]:
 
     def words() -> str:
         html = _preflight_html(state, found)
-        return forecast_box(state, html, form="training", labels=training_form.LABELS, button="Preflight")
+        return forecast_box(state, html, form="training", labels=training_form.labels(), button=_("Preflight"))
 
     return {
         "preflight-words": words,
@@ -150,17 +152,18 @@ def read_preflight(state: PreflightState) -> Preflight | None:
 
 def _preflight_html(state: PreflightState, found: Preflight | None) -> Markup:
     if state.running:
-        text = f"A few real steps are being measured, for {state.time_words} so far; nothing is saved."
-        return paragraph("quiet", text, role="status") + paragraph("quiet", f"Now: {state.step_words}.")
+        text = _("A few real steps are being measured, for {time} so far; nothing is saved.", time=state.time_words)
+        now = _("Now: {doing}.", doing=state.step_words)
+        return paragraph("quiet", text, role="status") + paragraph("quiet", now)
     if state.problem:
         return problem(state.problem)
     if found is None:
-        return paragraph("quiet", "“Preflight” runs a few real steps to estimate time, memory and disk space.")
+        return paragraph("quiet", _("“Preflight” runs a few real steps to estimate time, memory and disk space."))
     return _template("preflight", found=found)
 
 
 def _offer_words(offer: Offer) -> str:
-    return offer.effect[:1].upper() + offer.effect[1:]
+    return capitalized(offer.effect)
 
 
 def wire(
@@ -213,7 +216,9 @@ def _wire_preflight(
         found = read_preflight(state)
         with toasts():
             if of != str(state.number) or found is None or index >= len(found.offers):
-                raise TrainingError("Nothing was changed: another preflight was begun meanwhile. Wait for its numbers.")
+                raise TrainingError(
+                    _("Nothing was changed: another preflight was begun meanwhile. Wait for its numbers.")
+                )
         offered = found.offers[index].changes
         return by_component(fields, {name: shown_value(value) for name, value in offered.items()})
 

@@ -21,7 +21,9 @@ from studio.engine.lora_layers import LoraLayers
 from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
 from studio.loras.library import LoraLibrary
-from studio.training.settings import PRESETS, TARGET_NAMES
+from studio.training.events import LAYER_GROUPS
+from studio.training.presets import PRESETS
+from studio.training.settings import TARGET_NAMES
 from studio.training.torch.adapters import Adapters, reader_notes
 from studio.training.torch.batches import TrainingBatch
 from studio.training.torch.loss import Denoiser
@@ -416,6 +418,7 @@ def test_before_the_first_step_the_effect_is_none(components: Components) -> Non
     effects = adapters_of(components, targets=ALL_LAYERS, train_text_encoder=True).effects()
     assert set(effects.values()) == {0.0}
     assert "convolutions, ends" in effects
+    assert set(effects) <= set(LAYER_GROUPS), "each has a name that can be translated"
     assert "text encoder" in effects
 
 

@@ -14,9 +14,9 @@ from studio.core.paths import UserData
 from studio.datasets.snapshot import Snapshot, mask_notes, with_masks
 from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
-from studio.training.torch.batches import TrainingBatch
+from studio.training.torch.batches import Draw, TrainingBatch, draw
 from studio.training.torch.caches import MaskCache, Variant, variants_of
-from studio.training.torch.data import Draw, draw, make_training_set
+from studio.training.torch.data import make_training_set
 from studio.training.torch.preparation import RunData, prepare
 from studio.training.torch.processes import Processes
 from tests.training.torch.parts import Bench, make_bench, save_picture, save_pictures, settings_of, snapshot_of

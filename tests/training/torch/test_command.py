@@ -15,7 +15,8 @@ from studio.jobs.folder import read_status, write_status
 from studio.jobs.queue import JobQueue
 from studio.training.begin import duplicate_run, parse_assignments, read_run_settings, settings_from
 from studio.training.folder import RunFolder
-from studio.training.settings import PRESETS, TrainingSettings
+from studio.training.presets import PRESETS
+from studio.training.settings import TrainingSettings
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place
 

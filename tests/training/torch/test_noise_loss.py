@@ -18,8 +18,7 @@ from studio.datasets.snapshot import Snapshot
 from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
 from studio.training.torch.adapters import Adapters
-from studio.training.torch.batches import TrainingBatch
-from studio.training.torch.data import draw
+from studio.training.torch.batches import TrainingBatch, draw
 from studio.training.torch.loss import Denoiser, NoiseLoss, huber_thresholds, snr_weights
 from studio.training.torch.processes import Processes
 from tests.training.torch.parts import (

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from studio.training.torch.data import BatchOrder, draw, seed_of, shuffled_caption
+from studio.training.torch.batches import BatchOrder, draw, shuffled_caption
+from studio.training.torch.data import seed_of
 from tests.training.torch.parts import items_of, snapshot_of_sizes
 
 SHAPES = [(80, 80)] * 7 + [(100, 60)] * 5 + [(60, 100)] * 3 + [(200, 80)]

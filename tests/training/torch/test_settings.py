@@ -5,7 +5,8 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from studio.training.settings import PRESETS, TARGET_NAMES, LrSchedulerName, TrainingSettings
+from studio.training.presets import PRESETS
+from studio.training.settings import TARGET_NAMES, LrSchedulerName, TrainingSettings
 
 
 def settings(**changes: object) -> TrainingSettings:
