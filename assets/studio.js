@@ -113,9 +113,14 @@
     const place = image.closest(".card")?.querySelector(".scale");
     const scale = image.naturalWidth && image.clientWidth / image.naturalWidth;
     if (place) place.textContent = scale && Math.abs(scale - 1) > 0.05 ? scaleWords(scale, 1) : "";
+    // Of a run's images larger ones are small copies: their own size is not known here.
+    const { naturalWidth: width, naturalHeight: height } = image;
+    const line = scale && Math.max(width, height) < 256 && image.closest(".scrubber")?.querySelector(".shown-size");
+    if (line) line.textContent = `${width} × ${height}${Math.abs(scale - 1) > 0.05 ? scaleWords(scale, 1) : ""}`;
   };
-  document.addEventListener("load", ({ target }) => target.matches?.(".card .zoom img") && tellScale(target), true);
-  window.addEventListener("resize", () => document.querySelectorAll(".card .zoom img").forEach(tellScale));
+  const SCALED = ".card .zoom img, .scrubber .shot img";
+  document.addEventListener("load", ({ target }) => target.matches?.(SCALED) && tellScale(target), true);
+  window.addEventListener("resize", () => document.querySelectorAll(SCALED).forEach(tellScale));
 
   // The keys, told under "?".
   const KEYS = [
