@@ -60,7 +60,10 @@
     document.body.append(dialog);
     return dialog;
   };
-  const scaleWords = (scale, digits) => `, ${gettext("shown × {scale}", { scale: numberWords(scale, digits) })}`;
+  const scaleWords = (scale, digits) => {
+    const words = gettext("shown × {scale}", { scale: numberWords(scale, digits) });
+    return `, ${words}`;
+  };
   const openLarge = (images, index) => {
     const large = make("img");
     const words = make("p", { className: "quiet" });

@@ -70,6 +70,32 @@ def translations(tag: str) -> dict[MessageId, Message]:
     return {entry.id if isinstance(entry.id, str) else tuple(entry.id): entry for entry in catalogue if entry.id}
 
 
+def marked(path: Path) -> Iterator[tuple[int, str]]:
+    """The texts that a module marks, wherever they stand: Babel does not see those inside f-strings."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+        for place in {"_": (0,), "N_": (0,), "ngettext": (0, 1), "counted": (1, 2)}.get(name, ()):
+            value = node.args[place] if isinstance(node, ast.Call) and len(node.args) > place else None
+            for part in (value.body, value.orelse) if isinstance(value, ast.IfExp) else (value,):
+                if isinstance(part, ast.Constant) and part.value:
+                    yield node.lineno, part.value
+
+
+def test_babel_sees_every_message_that_is_marked() -> None:
+    seen = {text for message in messages() for text in ((message,) if isinstance(message, str) else message)}
+    unseen = [
+        f"{path.relative_to(STUDIO)}:{line}: {text}"
+        for path in sorted(STUDIO.rglob("*.py"))
+        for line, text in marked(path)
+        if text not in seen
+    ]
+    for script in sorted((ROOT / "assets").glob("*.js")):
+        calls = re.findall(r'\bgettext\(\s*"([^"]*)"', script.read_text(encoding="utf-8"))
+        assert len(calls) == len(re.findall(r"\bgettext\(", script.read_text(encoding="utf-8"))), script.name
+        unseen += [f"{script.name}: {text}" for text in calls if text not in seen]
+    assert unseen == []
+
+
 OTHERS = [tag for tag in LANGUAGES if tag != ENGLISH]
 
 
