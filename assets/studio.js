@@ -1,4 +1,5 @@
 () => {
+  document.documentElement.style.setProperty("--not-done", JSON.stringify(gettext("Not done"))); // for studio.css
   // Numbers as the page's language writes them.
   const numberWords = (value, digits = 0) =>
     value.toLocaleString(document.documentElement.lang, { minimumFractionDigits: digits, maximumFractionDigits: digits });
