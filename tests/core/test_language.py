@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
-from gettext import NullTranslations
 from io import BytesIO
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from studio.core.language import (
 )
 from studio.core.records import KeptText, Record
 from studio.core.text import counted
+from tests.marked_messages import marked_catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIO = ROOT / "studio"
@@ -245,22 +245,7 @@ def test_a_text_that_is_not_marked_is_seen() -> None:
 # How it is said
 
 
-class Pseudo(NullTranslations):
-    """⟦Every message⟧ in brackets, so that what is not one stands out."""
-
-    def gettext(self, message: str) -> str:
-        return f"⟦{message}⟧"
-
-    def ngettext(self, msgid1: str, msgid2: str, n: int) -> str:
-        return f"⟦{msgid1 if n == 1 else msgid2}⟧"
-
-
-@pytest.fixture
-def pseudo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language_module, "catalogue", lambda _tag: Pseudo())
-
-
-def test_values_and_numbers_are_written_as_the_language_does(pseudo: None) -> None:
+def test_values_and_numbers_are_written_as_the_language_does(marked: None) -> None:
     with speaking(PORTUGUESE):
         assert _("{num:,} of {name}, {share:.1%}", num=1991, name="1,5", share=0.25) == "⟦1.991 of 1,5, 25,0%⟧"
         assert number(1234.5, ",.2f") == "1.234,50"
@@ -338,7 +323,7 @@ def test_a_thread_speaks_the_language_of_whoever_starts_it() -> None:
 
 
 def test_a_message_that_is_kept_is_said_in_the_language_of_whoever_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language_module, "catalogue", lambda tag: NullTranslations() if tag == ENGLISH else Pseudo())
+    monkeypatch.setattr(language_module, "catalogue", marked_catalogue)
     with for_later():
         inner = counted(2000, "image", "images")
         kept = _("{images} in {place}: {error}", images=inner, place=Path("a/b"), error=StudioError(_("no")))
