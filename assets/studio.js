@@ -1,4 +1,5 @@
 () => {
+  document.documentElement.style.setProperty("--not-done", JSON.stringify(gettext("Not done"))); // for studio.css
   // Numbers as the page's language writes them.
   const numberWords = (value, digits = 0) =>
     value.toLocaleString(document.documentElement.lang, { minimumFractionDigits: digits, maximumFractionDigits: digits });
@@ -60,7 +61,10 @@
     document.body.append(dialog);
     return dialog;
   };
-  const scaleWords = (scale, digits) => `, ${gettext("shown × {scale}", { scale: numberWords(scale, digits) })}`;
+  const scaleWords = (scale, digits) => {
+    const words = gettext("shown × {scale}", { scale: numberWords(scale, digits) });
+    return `, ${words}`;
+  };
   const openLarge = (images, index) => {
     const large = make("img");
     const words = make("p", { className: "quiet" });
@@ -113,9 +117,14 @@
     const place = image.closest(".card")?.querySelector(".scale");
     const scale = image.naturalWidth && image.clientWidth / image.naturalWidth;
     if (place) place.textContent = scale && Math.abs(scale - 1) > 0.05 ? scaleWords(scale, 1) : "";
+    // Of a run's images larger ones are small copies: their own size is not known here.
+    const { naturalWidth: width, naturalHeight: height } = image;
+    const line = scale && Math.max(width, height) < 256 && image.closest(".scrubber")?.querySelector(".shown-size");
+    if (line) line.textContent = `${width} × ${height}${Math.abs(scale - 1) > 0.05 ? scaleWords(scale, 1) : ""}`;
   };
-  document.addEventListener("load", ({ target }) => target.matches?.(".card .zoom img") && tellScale(target), true);
-  window.addEventListener("resize", () => document.querySelectorAll(".card .zoom img").forEach(tellScale));
+  const SCALED = ".card .zoom img, .scrubber .shot img";
+  document.addEventListener("load", ({ target }) => target.matches?.(SCALED) && tellScale(target), true);
+  window.addEventListener("resize", () => document.querySelectorAll(SCALED).forEach(tellScale));
 
   // The keys, told under "?".
   const KEYS = [

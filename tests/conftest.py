@@ -18,9 +18,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: more threads would f
 
 import torch
 
+from studio.core import language
 from studio.core.paths import assets_folder
 from studio.core.settings import SHIPPED_MODEL, GenerationSettings, ModelSettings
 from studio.engine.pipeline import PipelineManager
+from tests.marked_messages import marked_catalogue
 from tests.tiny_model import write_tiny_model
 
 # The same inputs in every run, so that a test is red or green for its code alone. A hunt for new ones:
@@ -103,3 +105,11 @@ def model_copy(tmp_path: Path) -> Path:
 def quick() -> GenerationSettings:
     """Eight steps: enough for an image that passes every check."""
     return GenerationSettings(prompt="black casual shoes", num_inference_steps=8, seed=7)
+
+
+@pytest.fixture
+def marked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Portuguese is spoken, and every message in it stands in brackets."""
+    monkeypatch.setattr(language, "catalogue", marked_catalogue)
+    with language.speaking(language.PORTUGUESE):
+        yield

@@ -118,7 +118,7 @@ class BatchSettings(Settings):
         None,
         title=N_("Minimum border whiteness"),
         description=N_("Fraction of the image's border that must be white. Leave empty for no limit."),
-        json_schema_extra={"placeholder": N_("any")},
+        json_schema_extra={"placeholder": N_("no limit")},
     )
     most_offset: Annotated[float, Ge(0), Le(1)] | None = Field(
         None,
@@ -127,7 +127,7 @@ class BatchSettings(Settings):
             "How far the subject's centre may be from the image's, as a fraction of the shorter "
             "side. Leave empty for no limit."
         ),
-        json_schema_extra={"placeholder": N_("any")},
+        json_schema_extra={"placeholder": N_("no limit")},
     )
     most_colour_difference: Annotated[float, Ge(0), Le(200)] | None = Field(
         None,
@@ -135,13 +135,13 @@ class BatchSettings(Settings):
         description=N_(
             "Largest ΔE between the subject's colour and the one its prompt names. Leave empty for no limit."
         ),
-        json_schema_extra={"unit": "ΔE", "placeholder": N_("any")},
+        json_schema_extra={"unit": "ΔE", "placeholder": N_("no limit")},
     )
     least_sharpness: Annotated[float, Ge(0), Le(1)] | None = Field(
         None,
         title=N_("Minimum sharpness"),
         description=N_("From 0, blurred beyond recognition, to 1. Leave empty for no limit."),
-        json_schema_extra={"placeholder": N_("any")},
+        json_schema_extra={"placeholder": N_("no limit")},
     )
     least_distance: Annotated[float, Ge(0), Le(10)] | None = Field(
         None,
@@ -150,7 +150,7 @@ class BatchSettings(Settings):
             "An image nearer than this to a training image fails, as it may be a copy: 0 is the "
             "same image, 1 as far apart as two of them usually are. Leave empty for no limit."
         ),
-        json_schema_extra={"placeholder": N_("any")},
+        json_schema_extra={"placeholder": N_("no limit")},
     )
     nearest_to: str = Field(
         "",

@@ -124,5 +124,6 @@ def _duplicate_words(pair: "Duplicate") -> str:
 
 
 def _finding_line(finding: "Finding") -> str:
-    excluded = f" {_('(excluded)')}" if finding.excluded else ""
-    return f"  {finding.name!r}: {_(finding.problem.code)}{excluded}. {finding.problem.sentence}"
+    excluded = _("(excluded)")
+    code = f"{_(finding.problem.code)} {excluded}" if finding.excluded else _(finding.problem.code)
+    return f"  {finding.name!r}: {code}. {finding.problem.sentence}"

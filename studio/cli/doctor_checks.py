@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from studio.cli.doctor import Finding, note, ok, problem, release
 from studio.core.errors import ModelError, WeightsFileError
 from studio.core.files import assert_regular, read_text
-from studio.core.language import N_, _
+from studio.core.language import N_, _, said
 from studio.core.paths import UserData, assets_folder, typed_path
 from studio.core.results import DeviceCheck
 from studio.core.settings import SHIPPED_MODEL, ModelSettings
@@ -76,7 +76,7 @@ def engine_findings(user_data: UserData, *, cpu_only: bool) -> tuple[Finding, ..
     if device.type == "cpu":
         name = _("CPU, {processor}, {num} threads", processor=processor_name(), num=psutil.cpu_count())
     raised = decide_precision(device.type, "float16").raised
-    precision = decide_precision(device.type).reason
+    precision = said(decide_precision(device.type).reason)
     return (
         judge_device(device.type, name, cpu_only=cpu_only),
         ok(

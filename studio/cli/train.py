@@ -152,14 +152,13 @@ def _preflight(settings: TrainingSettings, place: UserData, *, as_json: bool) ->
 
 def describe_settings() -> str:
     """Every setting with its default and its help, and every preset with what it is for."""
-    required = _("(required)")
+    required, defaults = _("(required)"), _("the defaults")
     lines = [
         f"{name} = {required if field.is_required() else repr(field.default)}\n    {field_help(TrainingSettings, name)}"
         for name, field in TrainingSettings.model_fields.items()
     ]
     presets = [
-        f"--preset {key}: {_(preset.purpose)}\n    {preset.changes or _('the defaults')}"
-        for key, preset in PRESETS.items()
+        f"--preset {key}: {_(preset.purpose)}\n    {preset.changes or defaults}" for key, preset in PRESETS.items()
     ]
     return "\n".join([*lines, "", *presets])
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from studio.core.language import _
-from studio.core.records import AnyFloat, Record
+from studio.core.records import AnyFloat, KeptText, Record
 from studio.core.settings import GenerationSettings, ImagesSettings, PrecisionName, SmokeSettings
 from studio.core.system import MemorySample as MemorySample
 from studio.core.system import MemoryUse as MemoryUse
@@ -19,7 +19,7 @@ class PrecisionDecision(Record):
 
     precision: PrecisionName
     requested: PrecisionName
-    reason: str
+    reason: KeptText
     tf32: bool = False
 
     @property

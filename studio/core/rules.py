@@ -156,7 +156,7 @@ def _rule(field: FieldInfo | None, problem: ErrorDetails, message: str) -> str:
         return message
     if kind == "literal_error":
         return _("must be {choices}", choices=_choices(str(context["expected"])))
-    return _(_RULES.get(kind, N_("cannot be used")), **context)
+    return _(_RULES[kind], **context) if kind in _RULES else _("cannot be used")
 
 
 def _choices(expected: str) -> str:

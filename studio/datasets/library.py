@@ -75,6 +75,15 @@ class DatasetLibrary:
         """The dataset that reads this folder; None where there is none."""
         return next((name for name in self.names() if self._reads(name, source)), None)
 
+    def collection(self, wanted: str) -> tuple[str, Path]:
+        """A dataset whose files the studio keeps, to be made or made already: its name and where they lie.
+
+        It has the wanted name, or that with a number where another dataset is called so.
+        """
+        names = itertools.chain([wanted], (f"{wanted}-{number}" for number in itertools.count(2)))
+        kept = ((name, self.place(name) / FILES) for name in names)
+        return next((name, files) for name, files in kept if not files.parent.exists() or self._reads(name, files))
+
     def recipe(self, name: str) -> DatasetRecipe:
         """The recipe of a dataset.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.core.errors import DatasetError, StudioError, error_message
-from studio.core.files import read_text, remove_uploads, write_atomically
+from studio.core.files import read_file, read_text, remove_uploads, write_atomically
 from studio.core.language import _, for_later, said
 from studio.core.paths import UserData, typed_path
 from studio.core.records import Record
@@ -22,6 +22,7 @@ from studio.datasets.upload import NOT_TAKEN, DroppedFile, common_folder, keep_n
 from studio.datasets.walk import OnProgress
 
 LAST_OPENED = "last-opened.txt"
+COLLECTED = "collected"
 
 Stamp = tuple[int, int]
 """When a caption was read: which opening of a dataset, which change since. A later one is greater."""
@@ -112,8 +113,7 @@ class DatasetSession:
     @property
     def view(self) -> SessionView:
         """What the page must follow. A dataset that is not in memory, as after a restart, is read meanwhile."""
-        held = self._find()
-        if held is not None:
+        if (held := self._find()) is not None:
             dataset = held.dataset
             return SessionView(dataset.name, f"{held.number}-{dataset.version}", dataset.progress)
         with self._lock:
@@ -237,6 +237,20 @@ class DatasetSession:
         finally:
             remove_uploads([file.uploaded for file in files], uploads)
         return self.open_name(name)
+
+    def collect(self, picture: Path, caption: str) -> OpenedDataset:
+        """Put a copy of an image, with its caption, into the dataset `collected`, which is made where it is not there.
+
+        Raises:
+            DatasetError, OSError: where the image or the dataset cannot be read, or the copy cannot be written.
+        """
+        with self._reading:
+            name, source = self.library.collection(COLLECTED)
+            write_atomically(source / picture.name, read_file(picture))
+            write_atomically(source / f"{picture.stem}.txt", f"{caption}\n".encode())
+            if name not in self.library.names():
+                self._create(name, DatasetRecipe(source=str(source)))
+            return self._read(name, is_last=False)
 
     def change_recipe(self, recipe: DatasetRecipe) -> OpenedDataset:
         """Read the dataset in another way; edits stay.

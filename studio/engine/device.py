@@ -22,7 +22,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from studio.core.errors import PrecisionError
-from studio.core.language import N_, _
+from studio.core.language import N_, _, for_later
 from studio.core.results import PrecisionDecision
 from studio.core.settings import PrecisionName
 
@@ -109,6 +109,7 @@ def trim_memory(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
+@for_later()
 def decide_precision(
     device_type: str, requested: PrecisionName = "float32", *, tf32: bool = False
 ) -> PrecisionDecision:

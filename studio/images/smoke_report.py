@@ -8,7 +8,7 @@ from statistics import mean
 from pydantic import ValidationError
 
 from studio.core.files import read_file, write_atomically
-from studio.core.language import N_, _, moment, number
+from studio.core.language import N_, _, moment, number, said
 from studio.core.results import InvalidPicture, MemorySample, SavedReport, SmokeReport, ValidPicture
 from studio.core.text import escape_markdown, gigabytes, markdown_table
 
@@ -73,7 +73,7 @@ def settings_rows(report: SmokeReport) -> tuple[tuple[str, str], ...]:
     return (
         (_("Model"), _("{model} ({millions:,.1f} million parameters)", model=facts.model, millions=millions)),
         (_("Device"), f"{facts.device_name} ({facts.device})"),
-        (_("Precision"), facts.precision.reason),
+        (_("Precision"), said(facts.precision.reason)),
         *(((_("Device check"), facts.device_check.sentence),) if facts.device_check else ()),
         (_("Size"), f"{facts.width} × {facts.height}"),
         (_("Steps"), str(settings.num_inference_steps)),

@@ -1,6 +1,5 @@
 """Whoever looks at a batch reads their own language; what the batch makes, and what it keeps, is the same in all."""
 
-from collections.abc import Iterator
 from gettext import NullTranslations
 from pathlib import Path
 
@@ -20,24 +19,6 @@ from studio.core.settings import parse_settings
 from studio.ui.batches import form as batch_form
 from studio.ui.batches import images
 from tests.batches.plans import settings_of
-
-
-class Marked(NullTranslations):
-    """Every message in brackets, as if it were translated."""
-
-    def gettext(self, message: str) -> str:
-        return f"⟦{message}⟧"
-
-    def ngettext(self, singular: str, plural: str, num: int) -> str:
-        return f"⟦{singular if num == 1 else plural}⟧"
-
-
-@pytest.fixture
-def marked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(language, "catalogue", lambda tag: Marked())
-    with language.speaking(language.PORTUGUESE):
-        yield
-
 
 SETTINGS = settings_of(
     prompts="a {colour|red} {type}", attributes="type: boot, shoe\nsteps: 4, 8", combine="random", total=40

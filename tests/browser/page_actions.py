@@ -193,15 +193,27 @@ def choose(page: Page, name: str, option: str) -> None:
 def drop_files(page: Page, name: str, *files: Path) -> None:
     """Drop files from outside of the browser onto an element, as a person does."""
     target = page.locator(f"#{name}")
-    target.scroll_into_view_if_needed()
-    box = target.bounding_box()
-    assert box is not None
-    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    place = _middle_at_rest(target)
     data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
     session = page.context.new_cdp_session(page)
     for kind in ("dragEnter", "dragOver", "drop"):
         session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
     session.detach()
+
+
+def _middle_at_rest(target: Locator) -> dict[str, float]:
+    """Where an element's middle is, once what is above it has come and moves it no more."""
+    before: dict[str, float] = {}
+    for _ in range(50):
+        target.scroll_into_view_if_needed()
+        box = target.bounding_box()
+        assert box is not None
+        middle = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        if middle == before:
+            return middle
+        before = middle
+        target.page.wait_for_timeout(200)
+    raise AssertionError(f"{target} never rests")
 
 
 def toast(page: Page) -> Locator:

@@ -35,6 +35,7 @@ from tests.browser.page_actions import (
     set_field,
     start_generating,
     tick,
+    toast,
     wait_until_ready,
 )
 from tests.browser.studio_process import RunningStudio
@@ -437,3 +438,12 @@ def test_the_modes_ask_for_nothing_when_nothing_runs(page: Page) -> None:
     open_mode(page, "Compare")
     open_mode(page, "Generate")
     expect_nothing_asked(page)
+
+
+def test_a_past_image_is_added_to_a_dataset_with_its_prompt(studio: RunningStudio, page: Page) -> None:
+    generate_quickly(page, "a photo of a boot that is collected")
+    page.locator("#generate-pictures [data-act=upload]").click()
+    expect(toast(page)).to_contain_text("is in the dataset collected now (1 image).")
+    folder = studio.user_data.datasets / "collected" / "files"
+    assert [path.read_text() for path in folder.glob("*.txt")] == ["a photo of a boot that is collected\n"]
+    assert len(list(folder.glob("*.png"))) == 1

@@ -117,6 +117,11 @@ def test_the_scrubber_and_the_cursor_of_the_loss_move_together_in_the_browser(tr
     page, asked = training, list[str]()
     shown, cursor = page.locator(".scrubbed-step:visible"), page.locator(".chart-figure.large .cursor")
     expect(shown).to_contain_text("LoRA at step 300 ✓ recommended")
+    size = page.locator(".scrubber .shot:visible img").first.evaluate(
+        "image => [image.naturalWidth, image.naturalHeight, image.clientWidth / image.naturalWidth]"
+    )
+    enlarged = f", shown × {size[2]:.1f}" if abs(size[2] - 1) > 0.05 else ""
+    expect(page.locator(".scrubber .shown-size")).to_have_text(f"{size[0]} × {size[1]}{enlarged}")
     page.on("request", lambda request: asked.append(request.url))
     at = [float(cursor.get_attribute("x1") or 0)]
     for _ in range(2):

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
-from gettext import NullTranslations
 from io import BytesIO
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from studio.core.language import (
 )
 from studio.core.records import KeptText, Record
 from studio.core.text import counted
+from tests.marked_messages import marked_catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIO = ROOT / "studio"
@@ -68,6 +68,32 @@ def plain(message: MessageId) -> str:
 def translations(tag: str) -> dict[MessageId, Message]:
     catalogue = read_po(BytesIO(catalogue_file(tag).read_bytes()))
     return {entry.id if isinstance(entry.id, str) else tuple(entry.id): entry for entry in catalogue if entry.id}
+
+
+def marked(path: Path) -> Iterator[tuple[int, str]]:
+    """The texts that a module marks, wherever they stand: Babel does not see those inside f-strings."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+        for place in {"_": (0,), "N_": (0,), "ngettext": (0, 1), "counted": (1, 2)}.get(name, ()):
+            value = node.args[place] if isinstance(node, ast.Call) and len(node.args) > place else None
+            for part in (value.body, value.orelse) if isinstance(value, ast.IfExp) else (value,):
+                if isinstance(part, ast.Constant) and part.value:
+                    yield node.lineno, part.value
+
+
+def test_babel_sees_every_message_that_is_marked() -> None:
+    seen = {text for message in messages() for text in ((message,) if isinstance(message, str) else message)}
+    unseen = [
+        f"{path.relative_to(STUDIO)}:{line}: {text}"
+        for path in sorted(STUDIO.rglob("*.py"))
+        for line, text in marked(path)
+        if text not in seen
+    ]
+    for script in sorted((ROOT / "assets").glob("*.js")):
+        calls = re.findall(r'\bgettext\(\s*"([^"]*)"', script.read_text(encoding="utf-8"))
+        assert len(calls) == len(re.findall(r"\bgettext\(", script.read_text(encoding="utf-8"))), script.name
+        unseen += [f"{script.name}: {text}" for text in calls if text not in seen]
+    assert unseen == []
 
 
 OTHERS = [tag for tag in LANGUAGES if tag != ENGLISH]
@@ -219,22 +245,7 @@ def test_a_text_that_is_not_marked_is_seen() -> None:
 # How it is said
 
 
-class Pseudo(NullTranslations):
-    """⟦Every message⟧ in brackets, so that what is not one stands out."""
-
-    def gettext(self, message: str) -> str:
-        return f"⟦{message}⟧"
-
-    def ngettext(self, msgid1: str, msgid2: str, n: int) -> str:
-        return f"⟦{msgid1 if n == 1 else msgid2}⟧"
-
-
-@pytest.fixture
-def pseudo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language_module, "catalogue", lambda _tag: Pseudo())
-
-
-def test_values_and_numbers_are_written_as_the_language_does(pseudo: None) -> None:
+def test_values_and_numbers_are_written_as_the_language_does(marked: None) -> None:
     with speaking(PORTUGUESE):
         assert _("{num:,} of {name}, {share:.1%}", num=1991, name="1,5", share=0.25) == "⟦1.991 of 1,5, 25,0%⟧"
         assert number(1234.5, ",.2f") == "1.234,50"
@@ -312,7 +323,7 @@ def test_a_thread_speaks_the_language_of_whoever_starts_it() -> None:
 
 
 def test_a_message_that_is_kept_is_said_in_the_language_of_whoever_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language_module, "catalogue", lambda tag: NullTranslations() if tag == ENGLISH else Pseudo())
+    monkeypatch.setattr(language_module, "catalogue", marked_catalogue)
     with for_later():
         inner = counted(2000, "image", "images")
         kept = _("{images} in {place}: {error}", images=inner, place=Path("a/b"), error=StudioError(_("no")))

@@ -2,8 +2,6 @@
 
 import html
 import re
-from collections.abc import Iterator
-from gettext import NullTranslations
 from pathlib import Path
 
 import pytest
@@ -26,27 +24,7 @@ from tests.datasets.bad_inputs import encoded, picture
 from tests.datasets.rows import make_facts, make_row
 
 
-class Marked(NullTranslations):
-    """A language in which every message stands in brackets."""
-
-    def gettext(self, message: str) -> str:
-        return f"⟦{message}⟧"
-
-    def ngettext(self, singular: str, plural: str, num: int) -> str:
-        return self.gettext(singular if num == 1 else plural)
-
-
-@pytest.fixture
-def portuguese(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    def catalogue(tag: str) -> NullTranslations:
-        return NullTranslations() if tag == language.ENGLISH else Marked()
-
-    monkeypatch.setattr(language, "catalogue", catalogue)
-    with language.speaking(language.PORTUGUESE):
-        yield
-
-
-@pytest.mark.usefixtures("portuguese")
+@pytest.mark.usefixtures("marked")
 def test_a_bar_finds_its_images_and_is_called_otherwise() -> None:
     rows = [
         make_row(f"{i}.png", "shoe " * i, facts=make_facts(brightness=0.34), attributes={"colour": ""})
@@ -66,7 +44,7 @@ def test_a_bar_finds_its_images_and_is_called_otherwise() -> None:
     assert labels["2 to 3"] == "⟦2 to 3⟧"
 
 
-@pytest.mark.usefixtures("portuguese")
+@pytest.mark.usefixtures("marked")
 def test_filters_and_orders_are_known_in_english() -> None:
     for names in (STATES, SORT_NAMES):
         assert choices_of(names) == [(f"⟦{name}⟧", name) for name in names]
@@ -77,7 +55,7 @@ def test_filters_and_orders_are_known_in_english() -> None:
         assert row.key == name
 
 
-@pytest.mark.usefixtures("portuguese")
+@pytest.mark.usefixtures("marked")
 def test_codes_of_problems_are_english_and_their_sentences_are_not(tmp_path: Path) -> None:
     for name, content in {"a.png": b"", "a.txt": b"a\nb", "lone.txt": b"a", ".b": b"", "c": b"", "d.csv": b"x"}.items():
         (tmp_path / name).write_bytes(content)
@@ -93,7 +71,7 @@ def test_codes_of_problems_are_english_and_their_sentences_are_not(tmp_path: Pat
     assert all("⟦" in problem.sentence for problem in found)
 
 
-@pytest.mark.usefixtures("portuguese")
+@pytest.mark.usefixtures("marked")
 def test_what_was_found_once_is_said_in_the_language_of_whoever_reads_it(tmp_path: Path) -> None:
     cache = CheckCache(tmp_path / "checks.db")
     (tmp_path / "bad.png").write_bytes(b"")
@@ -111,7 +89,7 @@ def test_what_was_found_once_is_said_in_the_language_of_whoever_reads_it(tmp_pat
         assert f"{problem.sentence}" == f"It cannot be decoded ({reason})."
 
 
-@pytest.mark.usefixtures("portuguese")
+@pytest.mark.usefixtures("marked")
 def test_two_pages_read_one_dataset_each_in_its_language(tmp_path: Path) -> None:
     source = tmp_path / "shoes"
     source.mkdir()

@@ -25,6 +25,7 @@ from studio.training.report.facts import worked_seconds
 from studio.training.report.outcome import LossChange
 from studio.training.report.sections import changed_settings, repeat_command, spread
 from studio.training.settings import TrainingSettings
+from tests.marked_messages import marked_catalogue
 from tests.training.told_runs import (
     GIB,
     SETTINGS,
@@ -487,18 +488,8 @@ def test_a_report_compares_with_the_base_and_is_green_only_where_nothing_got_wor
     )
 
 
-class Marking(NullTranslations):
-    """A language whose messages are the English ones in brackets."""
-
-    def gettext(self, message: str) -> str:
-        return f"⟦{message}⟧"
-
-    def ngettext(self, msgid1: str, msgid2: str, n: int) -> str:
-        return self.gettext(msgid1 if n == 1 else msgid2)
-
-
 def test_a_report_is_in_the_language_of_whoever_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language, "catalogue", lambda tag: Marking())
+    monkeypatch.setattr(language, "catalogue", marked_catalogue)
     folder = tmp_path / "run"
     run = make_run(folder, [*long_run_events(folder, 400, accelerator=True), score_event(2, 0.02)])
     with language.speaking(language.PORTUGUESE):

@@ -1,16 +1,13 @@
 """The panel of model and device: what is offered, what arrives, each part of the device check with its verdict."""
 
 import re
-from collections.abc import Iterator
 from datetime import datetime
-from gettext import NullTranslations
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from huggingface_hub import constants
 
-from studio.core import language
 from studio.core.paths import UserData
 from studio.core.results import CHECK_FORMAT, AttentionTrial, DeviceCheck, DeviceDifference
 from studio.engine.model_choices import STABLE_DIFFUSION
@@ -106,21 +103,6 @@ def test_a_model_that_arrives_has_a_bar_and_no_button(tmp_path: Path) -> None:
 
 def choices(view: EngineView, user_data: UserData) -> str:
     return str(Guard().parts({"The model": lambda: render(view, user_data)})["model-choices"])
-
-
-class Marked(NullTranslations):
-    """A language whose messages can be told from all else."""
-
-    def gettext(self, message: str) -> str:
-        return f"⟦{message}⟧"
-
-
-@pytest.fixture
-def marked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whatever is said is marked, and numbers are written as in Brazil."""
-    monkeypatch.setattr(language, "catalogue", lambda tag: Marked())
-    with language.speaking(language.PORTUGUESE):
-        yield
 
 
 @pytest.mark.usefixtures("marked")

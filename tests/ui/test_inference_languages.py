@@ -1,16 +1,13 @@
 """The Inference tab in another language: every text is a message, and what files and keys say stays as it is."""
 
 import re
-from collections.abc import Iterator
-from gettext import NullTranslations
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from studio.core import language
-from studio.core.language import ENGLISH, PORTUGUESE, speaking
+from studio.core.language import ENGLISH, speaking
 from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
 from studio.engine.process.view import EngineView
 from studio.images.a1111 import parse_parameters, to_parameters
@@ -31,27 +28,11 @@ from tests.images.test_a1111 import A1111_TEXT, FULL, make_record
 from tests.images.test_gallery import add
 from tests.ui.test_compare_view import LEFT, RIGHT, write_picture
 
+pytestmark = pytest.mark.usefixtures("marked")
+
 SHOWN_ATTRIBUTES = re.compile(r'(?:aria-label|title|alt|placeholder)="([^"]*)"')
 NAMES = re.compile(r"[\W\d_]*(secret-lora|boots|shoes|x|A1111|v1-5-pruned|a\.png|[\w-]+\.png)?[\W\d_]*")
 """What is no message: signs, numbers, and what users and files are called."""
-
-
-class Marked(NullTranslations):
-    """A catalogue that says every message between ⟦ and ⟧."""
-
-    def gettext(self, message: str) -> str:
-        return f"⟦{message}⟧"
-
-    def ngettext(self, msgid1: str, msgid2: str, n: int) -> str:
-        return f"⟦{msgid1 if n == 1 else msgid2}⟧"
-
-
-@pytest.fixture(autouse=True)
-def marked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    catalogues = {ENGLISH: NullTranslations(), PORTUGUESE: Marked()}
-    monkeypatch.setattr(language, "catalogue", catalogues.__getitem__)
-    with speaking(PORTUGUESE):
-        yield
 
 
 @pytest.fixture

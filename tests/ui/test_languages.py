@@ -12,8 +12,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from studio.core import language as language_module
-from studio.core.language import PORTUGUESE, _, language, speaking
+from studio.core.language import PORTUGUESE, _, language
 from studio.core.paths import UserData
 from studio.core.settings import ModelSettings
 from studio.engine.process.client import EngineClient
@@ -22,7 +21,7 @@ from studio.ui.shell import web_server
 from studio.ui.shell.app import build_app
 from studio.ui.shell.parts import Page
 from studio.ui.shell.web_server import page_head, web_app
-from tests.core.test_language import EXAMPLES, NAMES, Pseudo
+from tests.core.test_language import EXAMPLES, NAMES
 from tests.ui.test_mutated_user_data import CheckedAtOnce
 
 # What a control shows, in Gradio's names.
@@ -33,14 +32,6 @@ SAME = re.compile(
     r"|epsilon|v_prediction|bf16|fp16|l2|huber|smooth_l1|snr|png|jpeg|webp",
     re.DOTALL,
 )
-
-
-@pytest.fixture
-def pseudo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """⟦Every message⟧ stands in brackets."""
-    monkeypatch.setattr(language_module, "catalogue", lambda _tag: Pseudo())
-    with speaking(PORTUGUESE):
-        yield
 
 
 def texts_of(component: dict[str, Any]) -> Iterator[str]:
@@ -63,7 +54,7 @@ def is_message(text: str) -> bool:
     return left in NAMES | EXAMPLES or bool(SAME.fullmatch(left))
 
 
-def test_every_text_of_the_page_is_a_message(pseudo: None, tmp_path: Path) -> None:
+def test_every_text_of_the_page_is_a_message(marked: None, tmp_path: Path) -> None:
     user_data = UserData(tmp_path)
     datasets = CheckedAtOnce(user_data, count_tokens=len)
     engine = EngineClient(user_data, model=ModelSettings(), cpu_only=True)
@@ -149,10 +140,9 @@ def test_each_page_says_and_answers_in_its_own_language(browser: TestClient) -> 
         assert f'documentElement.lang = \\"{tag}\\"' in browser.get(path).text
 
 
-def test_the_scripts_speak_it_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_scripts_speak_it_too(marked: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "a.js").write_text('say(gettext("{n} of </script> files", { n }));', encoding="utf-8")
     monkeypatch.setattr(web_server, "assets_folder", lambda: tmp_path)
-    monkeypatch.setattr(language_module, "catalogue", lambda _tag: Pseudo())
     web_server.script_messages.cache_clear()
     head = page_head(PORTUGUESE)
     web_server.script_messages.cache_clear()

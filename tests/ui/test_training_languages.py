@@ -1,9 +1,7 @@
 """The Training tab in another language: every text is a message of a catalogue, and nothing that is looked up is."""
 
 import re
-from collections.abc import Iterator
 from datetime import datetime
-from gettext import NullTranslations
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from studio.core import language
-from studio.core.language import PORTUGUESE, speaking
+from studio.core.language import speaking
 from studio.core.paths import UserData
 from studio.datasets.session import DatasetSession
 from studio.jobs.events import MemoryEvent, NoteEvent
@@ -33,6 +30,8 @@ from tests.training.told_runs import SETTINGS, make_run, sample_event
 from tests.ui.queued import job_line
 from tests.ui.told_scores import near, reference_event, score_event
 
+pytestmark = pytest.mark.usefixtures("marked")
+
 GIB = 2**30
 SHOWN_ATTRIBUTES = ("aria-label", "title", "alt", "placeholder")
 NAMES = re.compile(
@@ -40,24 +39,6 @@ NAMES = re.compile(
     r"nothing new|GB|MB|s|e|/\S*)?[\W\d_]*"
 )
 """What is no message: numbers with their units, and what users and files are called."""
-
-
-class Marked(NullTranslations):
-    """A catalogue that says every message between ⟦ and ⟧."""
-
-    def gettext(self, message: str) -> str:
-        return f"⟦{message}⟧"
-
-    def ngettext(self, msgid1: str, msgid2: str, n: int) -> str:
-        return f"⟦{msgid1 if n == 1 else msgid2}⟧"
-
-
-@pytest.fixture(autouse=True)
-def marked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    catalogues = {language.ENGLISH: NullTranslations(), PORTUGUESE: Marked()}
-    monkeypatch.setattr(language, "catalogue", catalogues.__getitem__)
-    with speaking(PORTUGUESE):
-        yield
 
 
 class Texts(HTMLParser):

@@ -300,7 +300,7 @@ SIGKILL = 9  # by number: Windows has no such name
 
 def last_words(return_code: int, doing: Phase) -> str:
     """Why the engine process ended, for the user."""
-    stopped = _(_STOPPED.get(doing, N_("The engine stopped")))
+    stopped = _(_STOPPED[doing]) if doing in _STOPPED else _("The engine stopped")
     if return_code == -SIGKILL:
         why = _(
             "it was killed, most likely by the system because memory ran out. Close other programs before you retry."

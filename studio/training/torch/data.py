@@ -8,7 +8,7 @@ from functools import reduce
 from pathlib import Path
 
 from studio.core.errors import SettingsError, TrainingError
-from studio.core.language import _
+from studio.core.language import N_, _
 from studio.core.text import counted
 from studio.datasets.rows import SMALL_RESOLUTION, Bucket, BucketFit, fit_of, step_of
 from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry, fitting_notes
@@ -196,6 +196,7 @@ def _size_notes(items: Sequence[TrainingItem], settings: TrainingSettings, resol
         for changes, num in fewer
         for name, value in changes.items()
     ]
+    either = N_("{one}, or {other}")
     return [
         _(
             "{num_items:,} images make {sizes} sizes, and {repeating} of these have fewer images than a batch of "
@@ -204,7 +205,7 @@ def _size_notes(items: Sequence[TrainingItem], settings: TrainingSettings, resol
             sizes=sizes,
             repeating=repeating,
             batch=settings.train_batch_size,
-            advice=reduce(lambda one, other: _("{one}, or {other}", one=one, other=other), advice),
+            advice=reduce(lambda one, other: _(either, one=one, other=other), advice),
         )
     ]
 

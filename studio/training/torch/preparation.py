@@ -8,7 +8,7 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from studio.core.errors import LoraError, SettingsError, TrainingError, WeightsFileError
-from studio.core.language import _
+from studio.core.language import _, said
 from studio.core.paths import UserData
 from studio.core.results import EngineFacts
 from studio.core.settings import GenerationSettings, ModelSettings
@@ -323,7 +323,7 @@ def _plan(
 ) -> TrainingPlan:
     mixed_precision, precision_note = precision_of_passes(processes.device, settings.mixed_precision)
     checked = facts.device_check.sentence if facts.device_check else ""
-    notes = [*training_set.notes, decision.reason, facts.precision.reason, precision_note, checked]
+    notes = [*training_set.notes, decision.reason, said(facts.precision.reason), precision_note, checked]
     if settings.num_validation_images and not prompts:
         notes.append(_("No validation images are made: no image has a caption. Give validation_prompts to see some."))
     return TrainingPlan(

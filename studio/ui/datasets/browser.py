@@ -37,10 +37,17 @@ watch("value", drawn);
 drawn();"""
 
 
+# A bar that is pressed has a chip; the script tells those who cannot see that.
 _DROPPED = """element.addEventListener("click", (event) => {
   const drop = event.target.closest("[data-drop]")?.dataset.drop;
   if (drop) trigger("click", { drop });
-});"""
+});
+const tell = () => {
+  const pressed = new Set([...element.querySelectorAll("[data-facet]")].map((chip) => chip.dataset.facet));
+  for (const bar of document.querySelectorAll(".chart tr[data-facet]"))
+    bar.querySelector("button")?.setAttribute("aria-pressed", pressed.has(bar.dataset.facet));
+};
+watch("value", () => requestAnimationFrame(tell));"""
 
 
 @dataclass(frozen=True)
@@ -172,12 +179,12 @@ def changed_facets(sent: object, *, pressed: str = "", dropped: str = "") -> str
     """The bars with one more, or without one, as the page holds them.
 
     Args:
-        pressed: a facet as JSON; one that is there already changes nothing.
+        pressed: a facet as JSON; one that is there already is released.
         dropped: a place among them.
     """
     facets = list(read_facets(sent))
     new = read_facets(f"[{pressed}]")
-    facets += [facet for facet in new if facet not in facets]
+    facets = [facet for facet in facets if facet not in new] + [facet for facet in new if facet not in facets]
     if dropped.isdecimal():
         facets = [facet for place, facet in enumerate(facets) if place != int(dropped)]
     return _FACETS.dump_json(tuple(facets)).decode()

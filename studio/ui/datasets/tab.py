@@ -21,7 +21,7 @@ from studio.ui.datasets.browser import changed_facets, read_query, render_for
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, WITH_SUBJECT, Subject, find_row, read_subject, render_row
 from studio.ui.datasets.html import summary
 from studio.ui.forms import by_component
-from studio.ui.shell.parts import QUIET, Group, paragraph, toasts
+from studio.ui.shell.parts import QUIET, Group, paragraph, toast, toasts
 from studio.ui.shell.selection import read_selection
 
 
@@ -235,10 +235,16 @@ def _acts(detail: dataset_detail.Detail) -> dict[gr.Button, Callable[[DatasetSes
         page.opened.set_excluded([asked.key], not page.opened.row(asked.key).excluded)
 
     def undo(page: DatasetSession, _asked: Subject) -> None:
+        if not page.opened.next_undo:
+            toast(_("There is nothing to undo."))
+            return
         page.opened.undo()
         page.check()  # an image may be read from another file now
 
     def redo(page: DatasetSession, _asked: Subject) -> None:
+        if not page.opened.next_redo:
+            toast(_("There is nothing to redo."))
+            return
         page.opened.redo()
         page.check()
 

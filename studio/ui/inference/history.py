@@ -12,12 +12,13 @@ from PIL import Image
 
 from studio.core.errors import PictureFileError
 from studio.core.files import move_to_trash, remove_uploads
-from studio.core.language import _
+from studio.core.language import N_, _
 from studio.core.paths import UserData
 from studio.core.records import Label, label_beside, label_or_none, write_label
 from studio.core.results import ImageRecord
 from studio.core.settings import ImagesSettings
 from studio.core.text import counted, template
+from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
 from studio.images.a1111 import PictureText
 from studio.images.comparison import BASE
@@ -169,9 +170,18 @@ def wire(
     selection: gr.HTML,
     compare: Mapping[str, Any],
     *,
+    datasets: DatasetSession,
     then_refresh: Callable[[Any], Any],
 ) -> None:
     """Connect the strip, the images' buttons, and the drop."""
+
+    def collect(event: gr.EventData) -> None:
+        with toasts():
+            path, record = image_of(past, event)
+            opened = datasets.collect(path, record.settings.prompt)
+        images = counted(len(opened.pictures), "image", "images")
+        said = N_("{name} is in the dataset {dataset} now ({images}).")
+        toast(_(said, name=path.name, dataset=opened.name, images=images))
 
     def presses(name: str) -> Callable[..., Any]:
         events = [getattr(box, name) for box in (panel.strip, mode.pictures)]
@@ -190,6 +200,7 @@ def wire(
     for asked in (panel.search.submit, panel.search.blur):
         then_refresh(select(asked, selection, panel.search, change='past_search: values[0] ?? "", past_page: 1'))
     then_refresh(select(mode.run.click, selection, change='past: ""'))
+    then_refresh(presses("upload")(collect, None, None, **QUIET))
     _wire_reuse(presses, past, mode.form, engine, selection, compare, then_refresh=then_refresh)
     _wire_kept_order(panel, presses, past, user_data, then_refresh=then_refresh)
     _wire_drop(panel, mode.form)

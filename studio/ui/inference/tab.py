@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from studio.core.language import N_, _
+from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.jobs.session import JobLine
@@ -98,16 +99,17 @@ def wire(
     past: PastImages,
     selection: gr.HTML,
     *,
+    datasets: DatasetSession,
     then_refresh: Callable[[Any], None],
 ) -> None:
-    """Connect every mode and section."""
+    """Connect every mode and section; `datasets` is where past images are collected."""
     user_data = trainings.user_data
     device_busy_box.wire(tab.taken, engine, blocking_jobs, trainings.jobs, then_refresh=then_refresh)
     smoke_mode.wire(tab.smoke, engine, then_refresh=then_refresh)
     library = LoraLibrary(user_data.loras)
     generate_mode.wire(tab.generate, tab.generate_tab, engine, library, then_refresh=then_refresh)
     history = tab.history, tab.generate, past, user_data, engine, selection, tab.compare.form
-    history_panel.wire(*history, then_refresh=then_refresh)
+    history_panel.wire(*history, datasets=datasets, then_refresh=then_refresh)
     compare_mode.wire(tab.compare, engine, user_data, selection, then_refresh=then_refresh)
     lora_library.wire(tab.loras, engine, library, selection, then_refresh=then_refresh)
     then_refresh(tab.start.click(engine.start, **QUIET))

@@ -293,7 +293,8 @@ def build_app(
         then_refresh = polling.then_refresh
         selection = polling.selection
         engine_panel.wire(panel, engine, then_refresh=then_refresh)
-        inference_tab.wire(tab, engine, trainings, blocking_jobs, past, selection, then_refresh=then_refresh)
+        shared: dict[str, Any] = {"datasets": session, "then_refresh": then_refresh}
+        inference_tab.wire(tab, engine, trainings, blocking_jobs, past, selection, **shared)
         dataset_tab.wire(datasets, session, selection, then_refresh=then_refresh)
         to = Destinations(tab.generate.form.named, batch_parts.form.named, tab.compare.form)
         training_tab.wire(training_parts, training, selection, to=to, then_refresh=then_refresh)
