@@ -90,7 +90,7 @@ def _finish_in_another_studio(folder: Path, open_page: OpenPage) -> None:
         assert 0 < read_status(run).step < 150
         page.locator("#training-resume").click()
         expect(state(page)).to_contain_text("Finished.", timeout=3 * STEP_MILLISECONDS)
-        expect(page.locator("#training-proposal")).to_contain_text("is recommended")
+        expect(page.locator("#training-end")).to_contain_text("is recommended")
         expect(page.locator(".step-scores tbody tr").first).to_contain_text("white border")
         wait_for(lambda: " ready " in studio.shown(), what="the engine to come back", seconds=90)
         assert "lora" in LoraLibrary(UserData(folder).loras).names()
