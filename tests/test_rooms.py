@@ -10,6 +10,7 @@ import pytest
 
 STUDIO = Path(__file__).resolve().parent.parent / "studio"
 MAX_LINES = 350
+MAX_FUNCTION_LINES = 60
 HEAVY = ("torch", "diffusers", "transformers", "peft", "accelerate")
 
 
@@ -30,6 +31,16 @@ def imported_names(path: Path) -> set[str]:
 def test_a_module_is_short_enough_to_be_read_whole() -> None:
     lengths = {module_name(path): path.read_text(encoding="utf-8").count("\n") for path in STUDIO.rglob("*.py")}
     assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
+
+
+def test_a_function_fits_on_a_screen() -> None:
+    lengths = {
+        f"{module_name(path)}.{node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for path in STUDIO.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name: length for name, length in lengths.items() if length > MAX_FUNCTION_LINES} == {}
 
 
 def test_tabs_do_not_import_each_other() -> None:

@@ -77,22 +77,10 @@ def open_prompt_file(path: Path) -> PromptFile:
         columns = _csv_columns(text, path.name)
         make_rows = _csv_rows
     prompt = _prompt_column(columns)
-    describes_images = any(column.lower() in IMAGE_FILE_COLUMNS for column in columns)
-    is_text = bool(prompt) and prompt.lower() != "prompt" and describes_images
-    if is_text:
-        notes.append(
-            _(
-                "{name} is a dataset's table: its column {column} is taken for the prompts, as plain "
-                "text, whatever brackets and tags it holds. To use the prompt grammar in it, rename "
-                "the column to prompt.",
-                name=path.name,
-                column=prompt,
-            )
-        )
-    elif prompt and prompt.lower() != "prompt":
-        notes.append(
-            _("{name} has no column prompt: its column {column} is taken for it.", name=path.name, column=prompt)
-        )
+    is_other = bool(prompt) and prompt.lower() != "prompt"
+    is_text = is_other and any(column.lower() in IMAGE_FILE_COLUMNS for column in columns)
+    if is_other:
+        notes.append(_note_on_column(path.name, prompt, is_text=is_text))
     notes += [_note_on_lists(path.name, column, is_prompt=column == prompt) for column in sorted(lists)]
     others = tuple(column for column in columns if is_text or column != prompt)
     try:
@@ -119,6 +107,18 @@ def open_prompt_file(path: Path) -> PromptFile:
             )
 
     return PromptFile(path.name, others, prompt, True, notes, rows)
+
+
+def _note_on_column(name: str, column: str, *, is_text: bool) -> str:
+    """Which column is taken for the prompts where none is called so."""
+    if not is_text:
+        return _("{name} has no column prompt: its column {column} is taken for it.", name=name, column=column)
+    return _(
+        "{name} is a dataset's table: its column {column} is taken for the prompts, as plain text, whatever brackets "
+        "and tags it holds. To use the prompt grammar in it, rename the column to prompt.",
+        name=name,
+        column=column,
+    )
 
 
 def _note_on_lists(name: str, column: str, *, is_prompt: bool) -> str:

@@ -34,16 +34,14 @@ if TYPE_CHECKING:
     from studio.batches.settings import BatchSettings
 
 
+_PLAN = _(
+    "A file of prompts (.txt, .csv, .jsonl), the settings.json of another batch, or a batch to resume: its folder or "
+    "name."
+)
+
+
 def batch(
-    plan: Annotated[
-        str,
-        typer.Argument(
-            help=_(
-                "A file of prompts (.txt, .csv, .jsonl), the settings.json of another batch, or a batch to resume: its"
-                " folder or name."
-            )
-        ),
-    ],
+    plan: Annotated[str, typer.Argument(help=_PLAN)],
     out: Annotated[
         Path | None, typer.Option(help=_("The batch's folder: new or empty."), show_default="user_data/batches")
     ] = None,

@@ -276,7 +276,7 @@ def common_folder(files: Sequence[DroppedFile]) -> str:
 
 
 def only_folder(folder: Path) -> Path:
-    """The one folder that is all there is in it, where that is so: what was dropped had a name of its own."""
+    """The folder inside, where that is all there is; else the folder itself."""
     entries = [entry for entry in folder.iterdir() if not (folder_problem(entry.name) or file_problem(entry.name))]
     if len(entries) != 1 or not entries[0].is_dir() or _REPEATS.match(entries[0].name):
         return folder

@@ -58,7 +58,7 @@ class RunStatus(Record):
 @dataclass(frozen=True, eq=False)
 class JobFolder:
     """The places of a job's folder, whatever its kind. Naming one does not make it; two of one path are the same.
-    A kind has a class of its own, with its own places, and in its words, which are English here:
+    Each kind has its own class, with its own paths, and its words in English:
 
     Attributes:
         noun: what such a folder holds.
