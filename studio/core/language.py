@@ -77,8 +77,12 @@ def language_of(environment: Mapping[str, str]) -> str:
 
 def nearest_language(tag: str) -> str:
     """Ours for `pt`, `pt_PT` or `PT-br`; English where none is near."""
+    return _our_language(tag) or ENGLISH
+
+
+def _our_language(tag: str) -> str:
     spoken = tag.replace("_", "-").partition("-")[0].lower()
-    return next((known for known in LANGUAGES if known.partition("-")[0] == spoken), ENGLISH)
+    return next((known for known in LANGUAGES if known.partition("-")[0] == spoken), "")
 
 
 def preferred_language(accepted: str) -> str:
@@ -90,9 +94,9 @@ def preferred_language(accepted: str) -> str:
     wanted: list[tuple[float, str]] = []
     for part in accepted[:1000].split(","):
         tag, _, quality = part.strip().partition(";q=")
-        spoken = tag.partition("-")[0].lower()
         weight = float(quality) if quality.replace(".", "", 1).isdecimal() else float(not quality)
-        wanted += [(weight, known) for known in LANGUAGES if known.partition("-")[0] == spoken and weight > 0]
+        if weight > 0 and (known := _our_language(tag)):
+            wanted.append((weight, known))
     return max(wanted, key=lambda pair: pair[0], default=(0.0, ENGLISH))[1]
 
 
@@ -172,11 +176,9 @@ def said(text: str) -> str:
     if not isinstance(text, Kept):
         return text
     values = {name: said(value) if isinstance(value, str) else value for name, value in text.values.items()}
-    return (
-        Kept(text.message, values, text.plural, text.num)
-        if _chosen.get("") == LATER
-        else _say(text.message, values, text.plural, text.num)
-    )
+    if text.plural:
+        return ngettext(text.message, text.plural, text.num, **values)
+    return _(text.message, **values)
 
 
 def number(value: float, form: str = ",") -> str:

@@ -10,8 +10,7 @@ from pydantic import Field
 from studio.core.language import _
 from studio.core.records import AnyFloat, KeptText, Record
 from studio.core.settings import GenerationSettings, ImagesSettings, PrecisionName, SmokeSettings
-from studio.core.system import MemorySample as MemorySample
-from studio.core.system import MemoryUse as MemoryUse
+from studio.core.system import MemoryUse
 
 
 class PrecisionDecision(Record):

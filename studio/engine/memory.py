@@ -26,7 +26,7 @@ from torch import nn
 
 from studio.core.errors import ModelError
 from studio.core.language import _
-from studio.core.results import MemorySample, MemoryUse
+from studio.core.system import MemorySample, MemoryUse
 from studio.engine.device import release_memory
 from studio.jobs.events import MemoryEvent
 

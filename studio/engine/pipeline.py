@@ -12,9 +12,9 @@ import torch
 
 from studio.core.errors import GenerationCancelledError, ModelError
 from studio.core.language import _
-from studio.core.results import Check, DeviceCheck, EngineFacts, ImageRecord, LoraUsed, MemoryUse, Timings
+from studio.core.results import Check, DeviceCheck, EngineFacts, ImageRecord, LoraUsed, Timings
 from studio.core.settings import GenerationSettings, ModelSettings
-from studio.core.system import versions
+from studio.core.system import MemoryUse, versions
 from studio.engine.denoise import (
     TextEncoding,
     decode,

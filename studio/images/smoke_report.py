@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from studio.core.files import read_file, write_atomically
 from studio.core.language import N_, _, moment, number, said
-from studio.core.results import InvalidPicture, MemorySample, SavedReport, SmokeReport, ValidPicture
+from studio.core.results import InvalidPicture, SavedReport, SmokeReport, ValidPicture
+from studio.core.system import MemorySample
 from studio.core.text import escape_markdown, gigabytes, markdown_table
 
 logger = logging.getLogger(__name__)

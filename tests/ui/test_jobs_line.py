@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from studio.core.paths import UserData
-from studio.core.results import MemorySample
+from studio.core.system import MemorySample
 from studio.engine.process.messages import Step
 from studio.engine.process.view import EngineView
 from studio.jobs.folder import RunState, RunStatus, write_status

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from studio.core.paths import UserData
-from studio.core.results import MemorySample, SavedReport
+from studio.core.results import SavedReport
 from studio.core.settings import SHIPPED_MODEL, SmokeSettings
+from studio.core.system import MemorySample
 from studio.core.text import duration
 from studio.engine.generation import run_smoke_test
 from studio.engine.pipeline import PipelineManager

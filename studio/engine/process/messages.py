@@ -15,12 +15,12 @@ from studio.core.results import (
     EngineFacts,
     ImagesReport,
     InvalidPicture,
-    MemorySample,
     PictureRecord,
     SavedReport,
     ValidPicture,
 )
 from studio.core.settings import CompareSettings, ImagesSettings, ModelSettings, SmokeSettings
+from studio.core.system import MemorySample
 from studio.images.comparison import SavedComparison
 
 Picture = ValidPicture | InvalidPicture

@@ -18,8 +18,9 @@ from typing import IO, Literal
 from studio.core.errors import EngineError
 from studio.core.language import N_, _
 from studio.core.paths import UserData
-from studio.core.results import DeviceCheck, EngineFacts, ImagesReport, MadeImage, MemorySample, SavedReport
+from studio.core.results import DeviceCheck, EngineFacts, ImagesReport, MadeImage, SavedReport
 from studio.core.settings import SmokeSettings
+from studio.core.system import MemorySample
 from studio.core.text import duration, gigabytes
 from studio.engine.model_files import read_shape
 from studio.engine.process.messages import (

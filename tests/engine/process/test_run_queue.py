@@ -7,8 +7,9 @@ import pytest
 
 from studio.core.errors import EngineError
 from studio.core.paths import UserData
-from studio.core.results import EngineFacts, MemorySample, MemoryUse, PrecisionDecision
+from studio.core.results import EngineFacts, PrecisionDecision
 from studio.core.settings import GenerationSettings, ImagesSettings, ModelSettings, SmokeSettings
+from studio.core.system import MemorySample, MemoryUse
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import Cancel, Failed, Generate, ImagesChanged, Loaded, Request
 from studio.engine.process.run_queue import MAX_QUEUED, RunQueue
