@@ -104,6 +104,12 @@ def routes(owner: object) -> Iterator[tuple[str, str]]:
         yield from routes(inner)
 
 
+@pytest.mark.parametrize(("path", "said"), [("/config", "Log in first."), ("/pt-BR/config", "Faça login primeiro.")])
+def test_a_guard_answers_in_the_language_of_the_page(with_logins: TestClient, path: str, said: str) -> None:
+    answer = with_logins.get(path)
+    assert (answer.status_code, answer.text) == (401, said)
+
+
 @pytest.mark.timeout(60)  # some routes would answer for ever
 def test_without_a_login_nothing_is_open_but_what_is_listed(with_logins: TestClient) -> None:
     found = set(routes(with_logins.app))

@@ -22,7 +22,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from studio.core.errors import SettingsError, system_error_message
-from studio.core.language import ENGLISH, LANGUAGES, _, preferred_language
+from studio.core.language import ENGLISH, LANGUAGES, _, preferred_language, speaking
 from studio.core.settings import ServerSettings
 from studio.core.text import gigabytes
 
@@ -142,7 +142,8 @@ class LanguagePath:
                 await answer(scope, receive, send)
                 return
         scope = {**scope, "path": path, "raw_path": quote(path).encode("ascii"), "language": spoken}
-        await self._app(scope, receive, send)
+        with speaking(spoken):  # the guards that follow answer in it
+            await self._app(scope, receive, send)
 
 
 def _wanted_language(scope: Scope, spoken: str) -> tuple[str, str, str]:
