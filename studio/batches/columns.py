@@ -132,7 +132,10 @@ def _lora_choices(text: str, strength: float | None) -> tuple[LoraChoice, ...]:
             name, written = part, ""
         if written and strength is not None:
             raise SettingsError(
-                _("lora has a strength of its own, and there is a column strength too, got {part!r}.", part=part)
+                _(
+                    "lora sets a strength, and there is a column strength too: keep one of them, got {part!r}.",
+                    part=part,
+                )
             )
         own = _strength("lora", written) if written else 1.0
         choices.append(LoraChoice(name=name.strip(), strength=own if strength is None else strength))
@@ -247,7 +250,7 @@ def _parse_column(line: str, place: str) -> AttributeColumn:
         without = ", ".join(repr(value) for value, quota in zip(values, quotas, strict=True) if quota is None)
         raise BatchError(
             _(
-                "{place} must have a quota for every value or for none; there is none for {without}.",
+                "{place} must have a quota for every value or for none; missing: {without}.",
                 place=place,
                 without=without,
             )

@@ -108,7 +108,7 @@ class DatasetRecipe(Settings):
     )
     default_caption: str = Field(
         "",
-        title=N_("Caption where there is none"),
+        title=N_("Default caption"),
         max_length=2000,
         description=N_("Used for images without a caption."),
     )

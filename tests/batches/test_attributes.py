@@ -55,7 +55,7 @@ def test_columns_keep_the_order_of_the_box() -> None:
         ("colour: red = many", r"attributes line 1, colour: the quota of 'red' must be a whole number .* got 'many'"),
         ("colour: red = 0", r"the quota of 'red' must be a whole number from 1 on, got '0'"),
         ("colour: 2::red = 5", r"colour: 'red' has a weight and a quota"),
-        ("colour: red = 5, blue, green", r"a quota for every value or for none; there is none for 'blue', 'green'"),
+        ("colour: red = 5, blue, green", r"a quota for every value or for none; missing: 'blue', 'green'"),
         ('colour: "red, blue', r"attributes line 1, colour has a quote that is not closed"),
         ('colour: "red" shoe', r"a value is `black`, `2::black` or `black = 200`, got '\"red\" shoe'"),
         ("a: x = 5\nb: y = 6", r"the quotas of all columns must have one sum.*got a 5, b 6"),

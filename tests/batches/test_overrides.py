@@ -66,7 +66,7 @@ def test_the_greatest_seed_is_one_and_the_next_is_none() -> None:
         ({"guidance_scale": "many"}, "Guidance [(]guidance_scale[)] .* number.*got 'many'"),
         ({"scheduler": "Eule"}, "Scheduler must be .*got 'Eule'"),
         ({"lora": "a:5"}, "lora must have a strength between -4 and 4, got '5'"),
-        ({"lora": "a:0.5", "strength": "0.6"}, "lora has a strength of its own, and there is a column strength too"),
+        ({"lora": "a:0.5", "strength": "0.6"}, "lora sets a strength, and there is a column strength too"),
         ({"lora": "a", "strength": "x"}, "strength must have a strength between -4 and 4, got 'x'"),
         ({"lora": "a;b;c;d;e;f;g;h"}, "LoRAs .*at most 8"),
     ],

@@ -319,7 +319,7 @@ def _largest_parts(mask_HW: Mask) -> Mask:
 def _why_none(mask_HW: Mask, border_HW: Mask) -> str:
     share = float(mask_HW.mean())
     if share < MIN_SUBJECT_SHARE:
-        return _("No subject stands out from the background: there is none, or it has the background's colours.")
+        return _("No subject stands out: the image has none, or its colours are the background's.")
     if share > MAX_SUBJECT_SHARE or float(mask_HW[border_HW].mean()) > MAX_BORDER_SHARE:
         return _("No background is visible at the border: the subject fills the image, or the background is too busy.")
     return ""
