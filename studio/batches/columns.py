@@ -133,7 +133,7 @@ def _lora_choices(text: str, strength: float | None) -> tuple[LoraChoice, ...]:
         if written and strength is not None:
             raise SettingsError(
                 _(
-                    "lora sets a strength, and there is a column strength too: keep one of them, got {part!r}.",
+                    "lora sets a strength, and there is a column strength too: keep one, got {part!r}.",
                     part=part,
                 )
             )
