@@ -15,6 +15,7 @@ import pytest
 from filelock import FileLock
 
 from studio.core.errors import RunError
+from studio.core.language import speaking
 from studio.core.paths import UserData
 from studio.jobs import worker as worker_module
 from studio.jobs.database import QueueBusyError
@@ -87,6 +88,16 @@ def test_a_job_has_its_log_its_session_its_folder_and_no_keyboard(user_data: Use
     heading, line = job.run.log.read_text().strip().splitlines()
     assert heading.startswith("--- attempt 1 of 3, ")
     assert line == f"True {user_data.root} '' 1 error"
+
+
+def test_a_job_speaks_the_language_of_whoever_queued_it(user_data: UserData) -> None:
+    code = "print(os.environ['STUDIO_LANGUAGE']); " + FINISHES
+    with speaking("pt-BR"):
+        jobs = [add_job(user_data, "one", code)]
+    with speaking("en"):
+        jobs.append(add_job(user_data, "two", code))
+    work_here(user_data)
+    assert [job.run.log.read_text().split()[-1] for job in jobs] == ["pt-BR", "en"]
 
 
 @pytest.mark.parametrize(("request_", "state"), [("stop", "stopped"), ("pause", "paused")])
