@@ -274,7 +274,10 @@ def test_ten_thousand_copies_of_each_are_possible() -> None:
         ({"prompts": "a --w 64", "attributes": "width: 64, 128"}, "line 1: width is set at the line's end, and by a"),
         ({"prompts": "a", "attributes": "width: 64, 65"}, "attributes, width: Width .*got '65'"),
         ({"prompts": "a", "attributes": "strength: 0.5"}, "attributes, strength: strength has no LoRA to act on"),
-        ({"prompts": "a", "attributes": "lora: x:0.5\nstrength: 1"}, "attributes, lora, strength: lora sets a strength"),
+        (
+            {"prompts": "a", "attributes": "lora: x:0.5\nstrength: 1"},
+            "attributes, lora, strength: lora sets a strength",
+        ),
         ({"prompts": "a <lora:x:{k}>", "attributes": "k: 1, 9"}, "prompts line 1: The strength in <lora:x:9>"),
         ({"prompts": "a {k}", "attributes": "k: b, <lora:x:9>"}, "prompts line 1: The strength in <lora:x:9>"),
         ({"prompts": "a", "attributes": QUOTAS, "total": 5}, "total is 5, but the quotas of colour make 600"),
