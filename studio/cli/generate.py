@@ -35,6 +35,7 @@ from studio.core.language import _
 from studio.core.paths import locate_user_data
 from studio.core.results import FailedImage, ImagesReport
 from studio.core.settings import SHIPPED_MODEL, GenerationSettings, ImagesSettings, ModelSettings
+from studio.core.system import heavy_imports
 
 
 def generate(
@@ -80,8 +81,9 @@ def generate(
     print_prompt_notes([generation], model=model_settings.model)
     place, folder = locate_user_data(user_data), output_folder(out)
     prepare_engine()
-    from studio.cli.engine import loaded_manager, printing_watcher
-    from studio.engine.generation import make_images
+    with heavy_imports():
+        from studio.cli.engine import loaded_manager, printing_watcher
+        from studio.engine.generation import make_images
 
     with loaded_manager("generate", model_settings, user_data=place, cpu_only=cpu) as manager:
         watcher = printing_watcher(settings.num_images)

@@ -24,6 +24,7 @@ from studio.cli.options import (
 from studio.core.errors import SettingsError, StudioError
 from studio.core.language import _, ngettext
 from studio.core.paths import UserData, locate_user_data
+from studio.core.system import heavy_imports
 from studio.core.text import STEP_SIGN, duration, gigabytes
 from studio.training.folder import Preflight, RunFolder
 from studio.training.presets import PRESETS
@@ -111,13 +112,17 @@ def _assert_possible(
 
 def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bool) -> None:
     prepare_engine()
-    from studio.training.torch.run import train_run
+    from studio.jobs.device_lock import device_asked_for
 
     first = int(os.environ.get("RANK", "0")) == 0
     if first and not as_job:
         print(_("Run: {folder}", folder=folder.root), file=sys.stderr)
     try:
-        ending = train_run(folder, place, use_snapshot=use_snapshot)
+        with device_asked_for(place, _("training {name}", name=folder.name)):
+            with heavy_imports():
+                from studio.training.torch.run import train_run
+
+            ending = train_run(folder, place, use_snapshot=use_snapshot)
     except (StudioError, OSError, MemoryError) as error:
         if as_job:  # it is in the run's status too, where the queue reads it; other endings are tried again
             print(error, file=sys.stderr)
@@ -144,7 +149,8 @@ def _preflight(settings: TrainingSettings, place: UserData, *, as_json: bool) ->
 
     with device_turn(place, _("a training's preflight"), waiting=waiting, given_up=lambda: False):
         report(_("Starting PyTorch."))
-        from studio.training.torch.preflight import run_preflight
+        with heavy_imports():
+            from studio.training.torch.preflight import run_preflight
 
         found = run_preflight(settings, place, report=report)
     print(found.model_dump_json() if as_json else preflight_text(found))
