@@ -153,7 +153,7 @@ def _pictures(view: EngineView) -> Markup:
     report = view.images
     if report is None:
         return _template(
-            "sheet", cards=[card(empty_frame("◻", _("Your image will appear here")), _template("first_run"))]
+            "sheet", cards=[card(empty_frame("", _("Your image will appear here")), _template("first_run"))]
         )
     cards = [_card(i, image) for i, image in enumerate(report.images)]
     if view.phase == "generating":
