@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -29,6 +30,7 @@ from studio.core.records import Label
 from studio.jobs.events import JOB_EVENTS, EventFollower, JobHistory
 from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, pending_requests, status_or
 from studio.jobs.session import JobLine, JobSession, has_work, is_in_line
+from studio.jobs.words import begun_at, short_title
 
 _RATE_SECONDS = 60.0  # what came before says little of how fast it goes now
 _STATE_NUMBERS: Mapping[ItemState, int] = {"done": 1, "failed": 2, "rejected": 3, "again": 4}
@@ -126,11 +128,12 @@ KEPT_BATCHES = 8
 
 @dataclass(frozen=True)
 class PastBatch:
-    """One line of the table of batches."""
+    """One line of the table of batches; `title` is what people call it."""
 
     name: str
     begun_at: datetime | None
     status: RunStatus
+    title: str
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ class BatchView:
         asked: what the batch was asked for and has not taken up yet.
         problem: why queue or batch could not be read, or that the batch is gone, in a sentence.
         labels: what people call batches, by their names.
+        titles: what lists call them, likewise.
     """
 
     names: tuple[str, ...] = ()
@@ -162,6 +166,7 @@ class BatchView:
     asked: frozenset[RunRequest] = frozenset()
     problem: str = ""
     labels: Mapping[str, Label] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def busy(self) -> bool:
@@ -196,26 +201,26 @@ class BatchSession(JobSession[BatchFolder]):
         The name may come from a page: it is never taken for a path.
         """
         batches = self.folders()
-        names, labels = tuple(batch.name for batch in batches), self.labels(batches)
-        past = tuple(map(_past, batches[:MAX_PAST]))
+        names, titles = tuple(batch.name for batch in batches), self.titles(batches)
+        called: dict[str, Any] = {"labels": self.labels(batches), "titles": titles}
+        past = tuple(_past(batch, called["labels"]) for batch in batches[:MAX_PAST])
         jobs: tuple[JobLine, ...] = ()
         batch = None
         try:
             jobs = self.jobs()
             batch = self.to_show(name, batches)
             if batch is None:
-                return BatchView(names, past, jobs, active=has_work(jobs), labels=labels)
+                return BatchView(names, past, jobs, active=has_work(jobs), **called)
             status, opened = status_or("failed", batch), self._opened(batch)
             progress = opened.ledgers.look(running=status.state == "running")
         except (RunError, BatchError) as error:
             problem = str(error)
-            return BatchView(names, past, jobs, batch, active=has_work(jobs), problem=problem, labels=labels)
+            return BatchView(names, past, jobs, batch, active=has_work(jobs), problem=problem, **called)
         busy = status.state in BUSY_STATES
         asked = pending_requests(batch) if busy else frozenset()
         history = opened.events.look()
-        return BatchView(
-            names, past, jobs, batch, status, progress, history, busy or has_work(jobs), asked, labels=labels
-        )
+        active = busy or has_work(jobs)
+        return BatchView(names, past, jobs, batch, status, progress, history, active, asked, **called)
 
     def review(self, folder: BatchFolder, query: ReviewQuery) -> ReviewPage:
         """Some of a batch's images, as they were asked for.
@@ -285,9 +290,6 @@ def training_side(batch: BatchFolder) -> int | None:
     return None
 
 
-def _past(batch: BatchFolder) -> PastBatch:
-    try:
-        begun_at = datetime.strptime(batch.name[:15], "%Y%m%d-%H%M%S")
-    except ValueError:
-        begun_at = None
-    return PastBatch(batch.name, begun_at, status_or("failed", batch))
+def _past(batch: BatchFolder, labels: Mapping[str, Label]) -> PastBatch:
+    called = short_title(batch, labels.get(batch.name, Label()))
+    return PastBatch(batch.name, begun_at(batch), status_or("failed", batch), called)

@@ -57,6 +57,7 @@ from studio.core.paths import UserData
 from studio.core.settings import SMOKE_PROMPTS
 from studio.jobs.folder import read_status
 from studio.jobs.queue import JobQueue
+from studio.jobs.words import title
 from studio.loras.library import shipped_loras
 from studio.training.begin import duplicate_run
 from studio.training.folder import RunFolder
@@ -318,7 +319,7 @@ def batch_grid(stage: Stage) -> None:
 
     def see_the_grid(page: Page) -> None:
         open_batch(page)
-        choose(page, "batch-run", BatchFolder.all_in(stage.studio.user_data.batches)[0].name)
+        choose(page, "batch-run", title(BatchFolder.all_in(stage.studio.user_data.batches)[0]))
         expect(page.locator("#batch-sheet")).to_contain_text("X/Y grid")
 
     stage.shoot("batch-grid", "LoRA Studio", act=see_the_grid)
@@ -355,9 +356,9 @@ def dataset_demo(stage: Stage) -> None:
         "statistics": "Statistics",
         "export": "Export",
     }
-    for name, title in panels.items():
+    for name, words in panels.items():
 
-        def open_it(page: Page, title: str = title) -> None:
+        def open_it(page: Page, title: str = words) -> None:
             look_at_one(page)
             open_section(page, title)
             page.wait_for_timeout(800)

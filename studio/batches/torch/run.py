@@ -32,6 +32,7 @@ from studio.engine.progress import RunWatcher
 from studio.jobs.device_lock import device_turn
 from studio.jobs.folder import StopRequests, StopSignal, forget_old_requests, take_requests
 from studio.jobs.reporter import JobReporter, report_failure, retry_until_disk_space
+from studio.jobs.words import short_title
 from studio.loras.library import LoraLibrary
 
 T = TypeVar("T")
@@ -101,7 +102,8 @@ class BatchRun:
         if not self.share.holds_device:
             yield
             return
-        purpose, waiting = _("the batch {name}", name=self.folder.name), self.reporter.waits_for_device
+        purpose = _("the batch {name}", name=short_title(self.folder))
+        waiting = self.reporter.waits_for_device
         with device_turn(self.user_data, purpose, waiting=waiting, given_up=self.requests.should_stop):
             yield
 

@@ -17,6 +17,7 @@ from studio.core.text import counted
 from studio.datasets.session import DatasetSession
 from studio.jobs.folder import RunRequest
 from studio.jobs.session import has_work
+from studio.jobs.words import short_title, title
 from studio.loras.library import LoraLibrary
 from studio.ui.batches import form as batch_form
 from studio.ui.batches import images as batch_images
@@ -254,10 +255,12 @@ def _wire_batch(
         batch = page.batch_of(selection)
         num_images = sum(1 for path in batch.dataset.glob("[0-9]*/[0-9]*.*") if path.suffix != ".txt")
         what = _("Its {images}, captions and report go with it.", images=counted(num_images, "image", "images"))
-        return item_actions.Question(batch.name, batch.name, what)
+        return item_actions.Question(batch.name, title(batch), what)
 
     def delete(name: str) -> str:
-        return _("{name} is {place}.", name=name, place=page.session.delete(page.session.named(name)))
+        batch = page.session.named(name)
+        called = title(batch)  # as it was called while it was there
+        return _("{name} is {place}.", name=called, place=page.session.delete(batch))
 
     renaming = panel.label, panel.rename.click, selection
     then_refresh(item_actions.wire_job_label(*renaming, folder_of=page.batch_of, session=page.session))
@@ -285,8 +288,8 @@ def _wire_datasets(
 
     def dataset_of(selection: str) -> str:
         batch = page.batch_of(selection)
-        side = training_side(batch)
-        return page.datasets.open_folder(str(batch.dataset), name=batch.name, resolution=side).name
+        side, called = training_side(batch), short_title(batch)
+        return page.datasets.open_folder(str(batch.dataset), name=called, resolution=side).name
 
     def open_dataset(selection: str) -> dict[Any, Any]:
         with toasts():
