@@ -109,7 +109,7 @@ def test_measuring_tells_time_disk_and_when_it_is_ready(studio: RunningStudio, p
     fill_example(page, steps=2)
     page.locator("#measure-batch").click()
     expect(page.locator("#batch-forecast .verdict")).to_contain_text("60 images in", timeout=MAKING_MILLISECONDS)
-    expect(page.locator("#batch-forecast .verdict")).to_contain_text(re.compile(r"ready at .*\d\d:\d\d, .* of disk"))
+    expect(page.locator("#batch-forecast .verdict")).to_contain_text(re.compile(r" of disk\. \(ready .*\d\d:\d\d\)"))
     assert not BatchFolder.all_in(studio.user_data.batches)
     old = page.locator("#batch-forecast .old")
     expect(old).to_be_hidden()
