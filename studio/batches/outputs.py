@@ -250,10 +250,19 @@ def write_outputs(folder: BatchFolder, settings: BatchSettings, plan: BatchPlan,
         tidy(folder, plan.num_items)
         if settings.pictures_per_shard:
             write_shards(folder, pictures_per_shard=settings.pictures_per_shard)
+    write_sheets(folder, settings, plan)
+    write_report(folder, plan, finished=finished)
+
+
+def write_sheets(folder: BatchFolder, settings: BatchSettings, plan: BatchPlan) -> None:
+    """What shows many images at once: the contact sheet, and the X/Y grid where one is wanted.
+
+    Raises:
+        BatchError, OSError: as `write_outputs`.
+    """
     write_contact_sheet(folder, plan)
     if settings.grid_x:
         write_grid(folder, settings, plan)
-    write_report(folder, plan, finished=finished)
 
 
 def made_items(folder: BatchFolder, plan: BatchPlan) -> Iterator[tuple[BatchItem, ItemRow]]:

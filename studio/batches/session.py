@@ -5,6 +5,7 @@ Following a batch's ledgers as they are written: each look reads only what is ne
 The batches as a page sees them: past ones, the queue, and the batch that this page shows. No torch.
 """
 
+import logging
 import math
 import threading
 import time
@@ -18,12 +19,13 @@ from typing import Any
 
 from PIL import Image
 
-from studio.batches.folder import BatchFolder
+from studio.batches.folder import BatchFolder, read_batch_settings
 from studio.batches.ledger import ItemState, count_rows_rejected, ledger_files, states_since
+from studio.batches.outputs import write_sheets
 from studio.batches.plan import BatchPlan, open_plan
 from studio.batches.report import rename_report
 from studio.batches.review import ReviewPage, ReviewQuery, decide, review
-from studio.core.errors import BatchError, RunError
+from studio.core.errors import BatchError, RunError, StudioError, error_message
 from studio.core.files import open_file
 from studio.core.paths import UserData
 from studio.core.records import Label
@@ -31,6 +33,8 @@ from studio.jobs.events import JOB_EVENTS, EventFollower, JobHistory
 from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, pending_requests, status_or
 from studio.jobs.session import JobLine, JobSession, has_work, is_in_line
 from studio.jobs.words import begun_at, short_title
+
+logger = logging.getLogger(__name__)
 
 _RATE_SECONDS = 60.0  # what came before says little of how fast it goes now
 _STATE_NUMBERS: Mapping[ItemState, int] = {"done": 1, "failed": 2, "rejected": 3, "again": 4}
@@ -122,6 +126,7 @@ class BatchFollower:
         return (last - first) / (last_time - first_time) if last_time > first_time and last > first else None
 
 
+SETTLED_SECONDS = 1.5  # people go through many images at once
 MAX_PAST = 30
 KEPT_BATCHES = 8
 
@@ -186,6 +191,46 @@ class BatchView:
         return datetime.now() + timedelta(seconds=self.status.remaining_seconds)
 
 
+class SheetMaker:
+    """Makes the sheets of batches that were reviewed anew, apart: hundreds of images take seconds. Any thread may ask.
+
+    It waits until nothing was decided for a moment. What a kill leaves undone, the batch's next run makes.
+    """
+
+    def __init__(self, settled_seconds: float = SETTLED_SECONDS) -> None:
+        self._settled_seconds = settled_seconds
+        self._lock = threading.Lock()
+        self._making = threading.Lock()  # one after another: what was decided last is what stays
+        self._timers: dict[BatchFolder, threading.Timer] = {}
+
+    def ask(self, folder: BatchFolder, plan: BatchPlan) -> None:
+        """Make them soon."""
+        with self._lock:
+            if earlier := self._timers.get(folder):
+                earlier.cancel()
+            timer = threading.Timer(self._settled_seconds, lambda: self._make(folder, plan, timer))
+            timer.daemon = True
+            self._timers[folder] = timer
+            timer.start()
+
+    def is_making(self, folder: BatchFolder) -> bool:
+        """Whether they are about to be others."""
+        with self._lock:
+            return folder in self._timers
+
+    def _make(self, folder: BatchFolder, plan: BatchPlan, timer: threading.Timer) -> None:
+        try:
+            with self._making:
+                if status_or("failed", folder).state not in BUSY_STATES:  # its run makes them when it ends
+                    write_sheets(folder, read_batch_settings(folder), plan)
+        except (StudioError, OSError) as error:
+            logger.warning("The sheets of %s are those of before: %s", folder.root, error_message(error))
+        finally:
+            with self._lock:
+                if self._timers.get(folder) is timer:
+                    del self._timers[folder]
+
+
 class BatchSession(JobSession[BatchFolder]):
     """Looks at batches, and steers their jobs. Any thread may ask."""
 
@@ -193,6 +238,7 @@ class BatchSession(JobSession[BatchFolder]):
         super().__init__(user_data, "batch", folder=BatchFolder, parent=user_data.batches)
         self._opened = lru_cache(KEPT_BATCHES)(_OpenBatch)
         self._deciding = threading.Lock()
+        self.sheets = SheetMaker()
         self.thumbnails = user_data.run_thumbnails
 
     def view(self, name: str = "") -> BatchView:
@@ -219,7 +265,7 @@ class BatchSession(JobSession[BatchFolder]):
         busy = status.state in BUSY_STATES
         asked = pending_requests(batch) if busy else frozenset()
         history = opened.events.look()
-        active = busy or has_work(jobs)
+        active = busy or has_work(jobs) or self.sheets.is_making(batch)
         return BatchView(names, past, jobs, batch, status, progress, history, active, asked, **called)
 
     def review(self, folder: BatchFolder, query: ReviewQuery) -> ReviewPage:
@@ -238,7 +284,9 @@ class BatchSession(JobSession[BatchFolder]):
             OSError: where a file cannot be moved or written.
         """
         with self._deciding:
-            decide(folder, self._opened(folder).plan(), item, decision)
+            plan = self._opened(folder).plan()
+            decide(folder, plan, item, decision)
+            self.sheets.ask(folder, plan)
 
     def remake(self, folder: BatchFolder) -> None:
         """Go on with a batch of which other images were asked for, also where it was finished; one that runs goes on.

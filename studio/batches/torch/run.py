@@ -20,7 +20,7 @@ from studio.batches.torch.image import PictureMaker, failed_row, remake_copies
 from studio.batches.torch.shard import KnownItems, Share, compare_pictures, forget_rows, set_aside
 from studio.core.errors import BatchError, CancelledError, StudioError, error_message, is_disk_full, is_out_of_memory
 from studio.core.files import write_atomically
-from studio.core.language import N_, _
+from studio.core.language import N_, _, ngettext
 from studio.core.paths import UserData
 from studio.core.settings import ModelSettings
 from studio.core.text import counted
@@ -318,9 +318,14 @@ class BatchRun:
         failed = [row for row in rows if row.state == "failed"]
         num = self.plan.num_items - len(rows)
         if not failed:
-            return _("{num:,} images are made.", num=num)
-        words = N_("{num:,} images are made; {num_failed:,} failed, and the report says why.")
-        said = _(words, num=num, num_failed=len(failed))
+            return ngettext("{num:,} image is made.", "{num:,} images are made.", num, num=num)
+        said = ngettext(
+            "{num:,} image is made; {num_failed:,} failed, and the report says why.",
+            "{num:,} images are made; {num_failed:,} failed, and the report says why.",
+            num,
+            num=num,
+            num_failed=len(failed),
+        )
         if not (again := sum(map(self._can_be_tried, failed))):
             return said
         resume = N_("`python -m studio batch {name}` tries {num:,} of them again.")
