@@ -30,6 +30,21 @@ WEEKDAYS = (
     N_("Sunday"),
 )
 
+MONTHS = (
+    N_("January"),
+    N_("February"),
+    N_("March"),
+    N_("April"),
+    N_("May"),
+    N_("June"),
+    N_("July"),
+    N_("August"),
+    N_("September"),
+    N_("October"),
+    N_("November"),
+    N_("December"),
+)
+
 STEP_SIGN = "→ "
 """Begins a line of stderr that says what a command does now."""
 
@@ -69,6 +84,22 @@ def weekday_and_time(when: datetime) -> str:
 def clock_text(when: datetime) -> str:
     """`07:12`; with the day where it is not today."""
     return f"{when:%H:%M}" if when.date() == datetime.now().date() else weekday_and_time(when)
+
+
+def when_text(moment: datetime, now: datetime) -> str:
+    """`today 17:38`, `yesterday 22:00`, `Thursday 22:00`, `24 November`, `24 November 2025`."""
+    days = (now.date() - moment.date()).days
+    time = moment.strftime("%H:%M")
+    if days == 0:
+        return _("today {time}", time=time)
+    if days == 1:
+        return _("yesterday {time}", time=time)
+    if 1 < days < 7:
+        return weekday_and_time(moment)
+    month = _(MONTHS[moment.month - 1])
+    if moment.year == now.year:
+        return _("{day} {month}", day=moment.day, month=month)
+    return _("{day} {month} {year}", day=moment.day, month=month, year=moment.year)
 
 
 def escape(value: object) -> str:

@@ -21,11 +21,11 @@ from layout import layout_faults
 from page_actions import (
     activity,
     cards,
-    choose,
     choose_quick_try,
     choose_run,
     compare_run,
     drop_files,
+    field,
     fill_example,
     go_to_tab,
     open_batch,
@@ -338,7 +338,8 @@ def batch_grid(stage: Stage) -> None:
 
     def see_the_grid(page: Page) -> None:
         open_batch(page)
-        choose(page, "batch-run", BatchFolder.all_in(stage.studio.user_data.batches)[0].name)
+        field(page, "batch-run").click()
+        page.get_by_role("option").first.click()  # the newest
         says(page.locator("#batch-sheet"), "X/Y grid")
 
     stage.shoot("batch-grid", "LoRA Studio", act=see_the_grid)
@@ -375,9 +376,9 @@ def dataset_demo(stage: Stage) -> None:
         "statistics": "Statistics",
         "export": "Export",
     }
-    for name, title in panels.items():
+    for name, words in panels.items():
 
-        def open_it(page: Page, title: str = title) -> None:
+        def open_it(page: Page, title: str = words) -> None:
             look_at_one(page)
             open_section(page, title)
             page.wait_for_timeout(800)

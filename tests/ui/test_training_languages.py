@@ -181,7 +181,7 @@ def test_what_scores_say_is_a_key_and_its_words_are_messages() -> None:
     found = telling_score(history, scored)
     assert found is not None
     assert found[1] == "better"
-    assert verdict(history, scored)[1] == "⟦white border⟧ 0,10 → 0,97, ⟦better than the base⟧ ⟦(dataset 0,98)⟧."
+    assert verdict(history, scored)[1] == "⟦white border⟧ 10% → 97%, ⟦better than the base⟧ ⟦(dataset 98%)⟧."
 
 
 def test_each_language_has_a_plot_of_its_own_which_is_kept() -> None:
@@ -218,7 +218,7 @@ def test_why_a_step_is_proposed_is_found_in_whatever_language_it_was_told(senten
 
 def test_settings_that_differ_are_said_as_the_form_says_them(tmp_path: Path) -> None:
     crops = [SETTINGS.model_copy(update={"crop": crop, "prior_dataset": crop}) for crop in ("centre", "random")]
-    html = differences_html([make_run(tmp_path / crops[i].crop, [], settings=crops[i]) for i in (0, 1)])
+    html = differences_html([make_run(tmp_path / crops[i].crop, [], settings=crops[i]) for i in (0, 1)], {})
     assert "<td>⟦Crop⟧</td><td>⟦centre⟧</td><td>⟦random⟧</td>" in html
     assert "<td>⟦Regularisation images⟧</td><td>centre</td><td>random</td>" in html
 

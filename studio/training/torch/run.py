@@ -31,6 +31,7 @@ from studio.engine.memory import all_present
 from studio.jobs.device_lock import device_turn
 from studio.jobs.folder import StopSignal, forget_old_requests, read_status, take_requests
 from studio.jobs.reporter import report_failure
+from studio.jobs.words import short_title
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
 from studio.training.events import FinishedEvent, SampleEvent, read_events
@@ -243,7 +244,7 @@ def _device(user_data: UserData, run: RunFolder, reporter: Reporter, stop: StopS
         return stop() or bool(take_requests(run) & {"stop", "pause"})
 
     with device_turn(
-        user_data, _("training {name}", name=run.name), waiting=reporter.waits_for_device, given_up=given_up
+        user_data, _("training {name}", name=short_title(run)), waiting=reporter.waits_for_device, given_up=given_up
     ):
         yield
 

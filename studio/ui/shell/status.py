@@ -12,7 +12,7 @@ from studio.core.text import duration, gigabytes, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView, Phase
 from studio.jobs.queue import JobKind
-from studio.jobs.session import JobLine
+from studio.jobs.session import JobLine, has_work
 from studio.ui.shell.commands import PreflightState
 from studio.ui.shell.parts import Update, toasts
 
@@ -70,6 +70,11 @@ def title_words(jobs: Sequence[JobLine], view: EngineView) -> str:
 def header_tools() -> Markup:
     """What lies at the end of the line: the other languages, whether to be notified when work ends, and the keys."""
     return _template("header_tools", languages=[pair for pair in LANGUAGES.items() if pair[0] != language()])
+
+
+def start_words(jobs: Sequence[JobLine]) -> str:
+    """What the button that begins a job says."""
+    return _("Add to queue") if has_work(jobs) else _("Start")
 
 
 def job_name(line: JobLine) -> str:
