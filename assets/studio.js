@@ -242,7 +242,8 @@
     if (button && pressShown(button)) event.preventDefault();
   });
 
-  // A file dropped anywhere goes where it belongs: a LoRA to the library, a picture to the form, a folder to Dataset.
+  // A file dropped anywhere goes where it belongs: a LoRA to the library, a picture to the form, a folder to Dataset,
+  // a training's settings to its form, prompts to Batch.
   const nextFrames = async (find, framesLeft = 60) => {
     for (; framesLeft > 0; framesLeft -= 1) {
       const found = find();
@@ -261,7 +262,7 @@
     }
     const section = await nextFrames(() => document.getElementById(box));
     section?.querySelector(".label-wrap:not(.open)")?.click();
-    const input = await nextFrames(() => document.querySelector(`#${zone} input[type="file"]`));
+    const input = await nextFrames(() => document.querySelector(`#${zone} input[type="file"], input[type="file"]:has(+ #${zone})`));
     if (!input) return;
     const carrier = new DataTransfer();
     files.slice(0, input.multiple ? files.length : 1).forEach((file) => carrier.items.add(file));
@@ -288,6 +289,9 @@
     if (shownTab() === "dataset" || entries.some(isDataset)) return dropOnDatasets(entries);
     const files = [...event.dataTransfer.files];
     const isPicture = (file) => /\.(png|jpe?g|webp)$/i.test(file.name);
+    const isSettings = (file) => /\.json$/i.test(file.name);
+    if (files.every(isSettings)) return handOver(files, { tabs: ["training"], box: "training-load-settings", zone: "training-load-settings" });
+    if (await window.takePrompts?.(files)) return;
     await handOver(files.filter((f) => !isPicture(f)), { tabs: ["inference", "lora-library"], box: "lora-box", zone: "drop-lora" });
     await handOver(files.filter(isPicture), { tabs: ["inference", "generate"], box: "drop-box", zone: "drop-picture" });
   });

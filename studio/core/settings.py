@@ -52,6 +52,7 @@ StepCount = Annotated[int, Ge(1), Le(150), Field(json_schema_extra={"step": 1})]
 Guidance = Annotated[float, Ge(1), Le(30), Field(json_schema_extra={"step": 0.5})]
 Fraction = Annotated[float, Ge(0), Le(1), Field(json_schema_extra={"step": 0.05})]
 Strength = Annotated[float, Ge(-4), Le(4), Field(json_schema_extra={"step": 0.05})]
+ModelPath = Annotated[str, Field(min_length=1, json_schema_extra={"takes": ["folder", ".safetensors"]})]
 Pixels = Annotated[int, Ge(64), Le(2048), MultipleOf(8)]
 _PIXELS = N_("In pixels, a multiple of 8. Leave empty to use the model's own size.")
 
@@ -65,10 +66,9 @@ class Settings(BaseModel):
 class ModelSettings(Settings):
     """Which model to load, and how."""
 
-    model: str = Field(
+    model: ModelPath = Field(
         SHIPPED_MODEL,
         title=N_("Model"),
-        min_length=1,
         description=N_(
             "The shipped model (shoes-demo), a folder in diffusers' layout, a single .safetensors checkpoint of Stable"
             " Diffusion 1.x, or a Hugging Face id (owner/name, or owner/name@revision)."

@@ -19,6 +19,7 @@ from studio.datasets.snapshot import Snapshot, make_snapshot, write_snapshot
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.shell.images import served_copy
 from studio.ui.shell.parts import QUIET, paragraph, toasts
+from studio.ui.shell.path_chooser import FOLDER, path_box
 from studio.ui.shell.selection import FieldErrors, error_box, follow_form
 
 SNAPSHOT_TITLE = N_("Snapshot: what training reads, with every file's sha256")
@@ -55,7 +56,8 @@ def build() -> ExportBox:
             elem_id="dataset-format",
             interactive=True,
         )
-        folder = gr.Textbox(
+        folder = path_box(
+            takes=[FOLDER],
             label=_("Folder"),
             info=_("A new or empty folder. Leave empty to use exports, in the dataset's folder."),
             elem_id="dataset-export-folder",
