@@ -497,6 +497,28 @@ def test_several_images_are_selected_tagged_starred_and_found_by_a_bar(page: Pag
     expect(bar).to_be_hidden()
 
 
+def test_keys_and_buttons_are_about_all_selected_images(page: Page, source: Path) -> None:
+    open_path(page, source, pictures=11, used=9)
+    press(page, "left/shoe 1.png")
+    thumbs(page).and_(page.locator("[data-key='left/shoe 5.png']")).click(modifiers=["Shift"])
+    page.keyboard.press("x")
+    see_summary(page, "6 will be trained on")
+    expect(page.locator(".toast-wrap")).to_contain_text("Done: excluded 3 images.")
+    expect(page.locator("#dataset-grid .badge.out")).to_have_count(3)
+    page.locator("#dataset-exclude").click()
+    see_summary(page, "9 will be trained on")
+    page.locator("#dataset-undo").click()
+    see_summary(page, "6 will be trained on")
+    page.keyboard.press("ControlOrMeta+z")
+    see_summary(page, "9 will be trained on")
+    page.locator(".cell", has=page.locator("[data-key='left/shoe 3.png']")).locator(".star").click()
+    expect(page.locator("#dataset-grid .star[aria-pressed=true]")).to_have_count(3)
+    expect(page.locator("#dataset-undo")).to_have_text("Undo: starred 3 images")
+    page.keyboard.press("Escape")
+    page.keyboard.press("x")
+    see_summary(page, "8 will be trained on")
+
+
 def test_the_crop_is_dragged_over_the_image(page: Page, source: Path) -> None:
     open_path(page, source, pictures=11, used=9)
     press(page, "latin.png")  # 530 × 620: its bucket keeps less than its width

@@ -47,11 +47,24 @@ class Subject:
 
     Attributes:
         beyond: whether it is the first or last one of another page of the grid.
+        selected: the images that are selected in the grid, which a press is about in place of the one that is shown.
     """
 
     dataset: str = ""
     key: str = ""
     beyond: bool = False
+    selected: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of the images that a press is about.
+
+        Raises:
+            DatasetError: where there is none.
+        """
+        if not (self.selected or self.key):
+            raise DatasetError(_("Choose an image first."))
+        return self.selected or (self.key,)
 
 
 def build_caption_box() -> gr.HTML:
@@ -69,7 +82,13 @@ def read_subject(value: object) -> Subject:
     """What the page's script said is shown; nothing where it said nothing that can be."""
     if not isinstance(value, dict):
         return Subject()
-    return Subject(str(value.get("dataset", "")), str(value.get("key", "")), value.get("beyond") is True)
+    selected = value.get("selected")
+    return Subject(
+        str(value.get("dataset", "")),
+        str(value.get("key", "")),
+        beyond=value.get("beyond") is True,
+        selected=tuple(map(str, selected)) if isinstance(selected, list) else (),
+    )
 
 
 def show_row(session: DatasetSession, asked: Subject, row: DatasetRow | None, stamp: Stamp) -> Any:  # noqa: ANN401 - gradio's update

@@ -6,7 +6,6 @@ from typing import Any
 
 import gradio as gr
 
-from studio.core.errors import DatasetError
 from studio.core.language import N_, _
 from studio.datasets.session import DatasetSession, SessionView
 from studio.ui.datasets import browser as dataset_browser
@@ -227,12 +226,14 @@ def _wire_detail(tab: DatasetTab, session: DatasetSession, *, then_refresh: Call
 
 
 def _acts(detail: dataset_detail.Detail) -> dict[gr.Button, Callable[[DatasetSession, Subject], object]]:
-    """What each button does to the image, or to the dataset, that the page shows."""
+    """What each button does to the selected images, else to the one that the page shows, or to the dataset."""
 
     def toggle(page: DatasetSession, asked: Subject) -> None:
-        if not asked.key:
-            raise DatasetError(_("Choose an image first."))
-        page.opened.set_excluded([asked.key], not page.opened.row(asked.key).excluded)
+        used = not all(page.opened.row(key).excluded for key in asked.keys)
+        dataset_selected.report(page.opened, page.opened.set_excluded(asked.keys, used))
+
+    def reset(page: DatasetSession, asked: Subject) -> None:
+        dataset_selected.report(page.opened, page.opened.reset_captions(asked.keys))
 
     def undo(page: DatasetSession, _asked: Subject) -> None:
         if not page.opened.next_undo:
@@ -252,7 +253,7 @@ def _acts(detail: dataset_detail.Detail) -> dict[gr.Button, Callable[[DatasetSes
         detail.exclude: toggle,
         detail.convert: lambda page, asked: page.convert(asked.key),
         detail.recode: lambda page, asked: page.opened.recode_caption(asked.key),
-        detail.reset: lambda page, asked: page.opened.reset_captions([asked.key]),
+        detail.reset: reset,
         detail.undo: undo,
         detail.redo: redo,
     }
