@@ -178,9 +178,9 @@ class Detail:
 
 
 def build() -> Detail:
-    """Lay it out, right of the grid."""
+    """Lay it out, in the column right of the grid."""
     subject, shown_file = gr.JSON(visible=False), gr.State("")
-    with gr.Column(elem_id="dataset-detail", elem_classes="dataset-detail", min_width=320):
+    with gr.Column(elem_id="dataset-detail"):
         crop = read_text(assets_folder() / "crop.js")
         picture = gr.HTML(_nothing_shown(), elem_id="dataset-picture", padding=False, js_on_load=crop)
         facts = gr.HTML(elem_id="dataset-facts", padding=False)
@@ -256,8 +256,11 @@ def render_row(session: DatasetSession, asked: Subject, *, shown_file: str) -> d
 _FOCUS = TypeAdapter(Focus | None)
 
 
-def move_crop(session: DatasetSession, event: gr.EventData) -> None:
+def move_crop(session: DatasetSession, event: gr.EventData) -> bool:
     """What dragging the crop does, or pressing “Centre”: the page says of which image, and where it is now.
+
+    Returns:
+        Whether it is away from the centre now.
 
     Raises:
         DatasetError: where there is no such image or place.
@@ -269,6 +272,7 @@ def move_crop(session: DatasetSession, event: gr.EventData) -> None:
     except ValidationError as error:
         raise DatasetError(_("The page does not say where the crop is. Reload it.")) from error
     session.named(str(dataset)).opened.set_focus(str(key), place)
+    return place is not None
 
 
 def _file_of(session: DatasetSession, row: DatasetRow) -> str:

@@ -70,11 +70,12 @@ def build() -> DatasetTab:
             with gr.Column(elem_classes="dataset-pictures"):
                 browser = dataset_browser.Browser(**filters, grid=dataset_browser.build_grid())
                 selected = dataset_selected.build()
-            detail = dataset_detail.build()
+            with gr.Column(elem_classes="dataset-detail", min_width=320):
+                export = dataset_export.build()
+                detail = dataset_detail.build()
         recipe = dataset_recipe_box.build(layout_words)
         bulk = dataset_bulk.build()
         statistics = dataset_statistics.build()
-        export = dataset_export.build()
     return DatasetTab(
         source, summary_line, version, canvas, browser, selected, detail, recipe, bulk, statistics, export
     )
@@ -213,11 +214,13 @@ def _wire_detail(tab: DatasetTab, session: DatasetSession, *, then_refresh: Call
 
         return do
 
-    def move_crop(event: gr.EventData) -> None:
+    def move_crop(event: gr.EventData) -> Any:  # noqa: ANN401 - gradio's update
         with toasts():
-            dataset_detail.move_crop(session, event)
+            moved = dataset_detail.move_crop(session, event)
+        return True if moved else gr.skip()  # an export has the crops that were moved
 
-    then_refresh(detail.picture.click(move_crop, None, None, trigger_mode="multiple", **QUIET))
+    crops = detail.picture.click(move_crop, None, tab.export.cropped, trigger_mode="multiple", **QUIET)
+    then_refresh(crops)
     gr.api(dataset_detail.saver(session), api_name="save_captions", queue=False, api_visibility="private")
     pressed = {"subject": detail.subject, "shown_file": detail.shown_file, **browser.query}
     both = [*browser.rendered.values(), *detail.rendered.values()]
