@@ -65,7 +65,7 @@ class Difference(Record):
             return _("changes nothing visible: only the latents differ, barely")
         if self.changed_share < HARDLY_SHARE:
             return _("changes hardly anything: pixels differ by {pixels:.2g} of 255 on average", pixels=self.pixels)
-        return _("changes {percent:.0f} % of the pixels noticeably", percent=100 * self.changed_share)
+        return _("changes {percent:.0f}% of the pixels noticeably", percent=100 * self.changed_share)
 
 
 class ComparedPicture(Record):

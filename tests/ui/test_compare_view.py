@@ -164,9 +164,9 @@ def test_what_changes_is_said_of_background_and_subject_where_all_pairs_tell_the
         )
         for share in (1.0, 0.8)
     )
-    assert re.findall(r"(\d+) % changed noticeably", said(one, other)) == ["90", "9"]
+    assert re.findall(r"(\d+)% changed noticeably", said(one, other)) == ["90", "9"]
     assert "Background" not in said(one, None)
-    assert "changes 50 % of the pixels" in said(one, None)
+    assert "changes 50% of the pixels" in said(one, None)
 
 
 def with_strengths(saved: SavedComparison, *strengths: float) -> EngineView:
