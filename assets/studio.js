@@ -132,7 +132,7 @@
     [gettext("Esc"), gettext("Cancel what runs, or close what is open")],
     ["1, 2, 3", gettext("Blind vote: left, right, neither")],
     ["← →", gettext("Dataset: the image before or after. Image opened large: the same")],
-    ["X", gettext("Dataset: exclude or include the image")],
+    ["X", gettext("Dataset: exclude or include the selected images, else the one that is shown")],
     [gettext("Shift + arrows"), gettext("Dataset: move the crop of the image that is shown")],
     [gettext("Shift or Ctrl + click"), gettext("Dataset: select several images. Ctrl or ⌘ + A: all of the page, Esc: none")],
     [gettext("Enter"), gettext("Dataset: to the caption, and back")],

@@ -187,6 +187,11 @@ def number(value: float, form: str = ",") -> str:
     return text.translate(_COMMA_FOR_POINT) if language() == PORTUGUESE else text
 
 
+def percent(share: float, form: str = ".0f") -> str:
+    """A share as the language writes it: `7.2%`, `7,2%`; there is no space in either."""
+    return f"{number(100 * share, form)}%"
+
+
 def moment(when: datetime, *, seconds: bool = False) -> str:
     """A date and a time of day: `2026-11-29 21:08`, `29/11/2026 21:08`."""
     day = "%d/%m/%Y" if language() == PORTUGUESE else "%Y-%m-%d"

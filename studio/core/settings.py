@@ -224,7 +224,7 @@ class CompareSettings(Settings):
         (),
         max_length=9,
         title=N_("Strength slider"),
-        description=N_("Extra images of the right side at these strengths, for the first prompt and seed."),
+        description=N_("Extra images of the right side at these strengths, for every prompt and seed."),
         json_schema_extra={"hidden": True},
     )
 
@@ -237,8 +237,9 @@ class CompareSettings(Settings):
         )
 
     def strip_generations(self) -> tuple[GenerationSettings, ...]:
-        """The right side at each strength of the strip; with several LoRAs all are scaled alike."""
-        return tuple(self._side(self.prompts[0], 0, _scaled(self.right, factor)) for factor in self.strip)
+        """The right side of every pair at each strength of the strip; with several LoRAs all are scaled alike."""
+        sides = [right for __, right in self.pairs()]
+        return tuple(side.model_copy(update={"loras": _scaled(self.right, by)}) for side in sides for by in self.strip)
 
     @property
     def num_pictures(self) -> int:
@@ -252,9 +253,8 @@ class CompareSettings(Settings):
 
 def _scaled(loras: tuple[LoraChoice, ...], factor: float) -> tuple[LoraChoice, ...]:
     """Each strength times the factor, kept in its bounds; none at factor 0."""
-    if factor == 0:
-        return ()
-    return tuple(LoraChoice(name=lora.name, strength=min(4, max(-4, lora.strength * factor))) for lora in loras)
+    scaled = [(lora.name, min(4, max(-4, lora.strength * factor))) for lora in loras if factor]
+    return tuple(LoraChoice(name=name, strength=strength) for name, strength in scaled)
 
 
 SMOKE_PROMPTS = (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from studio.core.language import N_, Kept, _, ngettext, number, said
+from studio.core.language import N_, Kept, _, ngettext, number, percent, said
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -161,6 +161,6 @@ def environment() -> "Environment":
         auto_reload=False,
         finalize=lambda value: said(value) if isinstance(value, Kept) else value,
     )
-    made.filters |= {"number": number, "duration": duration, "gigabytes": gigabytes}
+    made.filters |= {"number": number, "percent": percent, "duration": duration, "gigabytes": gigabytes}
     made.globals |= {"_": _, "ngettext": ngettext, "counted": counted}
     return made

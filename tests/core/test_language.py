@@ -33,6 +33,7 @@ from studio.core.language import (
     nearest_language,
     ngettext,
     number,
+    percent,
     preferred_language,
     said,
     speaking,
@@ -94,6 +95,22 @@ def test_babel_sees_every_message_that_is_marked() -> None:
         assert len(calls) == len(re.findall(r"\bgettext\(", script.read_text(encoding="utf-8"))), script.name
         unseen += [f"{script.name}: {text}" for text in calls if text not in seen]
     assert unseen == []
+
+
+def test_a_percentage_has_no_space_in_either_language() -> None:
+    spaced = re.compile(r"[\d}] %(?![%(}])")
+    said = [text for message in messages() for text in ((message,) if isinstance(message, str) else message)]
+    said += [str(entry.string) for tag in OTHERS for entry in translations(tag).values()]
+    assert [text for text in said if spaced.search(text)] == []
+    code = [
+        f"{path.relative_to(STUDIO)}: {part}"
+        for path in sorted(STUDIO.rglob("*.py"))
+        for part in re.findall(r"f\"[^\"\n]*\} %(?!H:)[^\"\n]*\"", path.read_text(encoding="utf-8"))
+    ]
+    assert code == []
+    for tag, seven in ((ENGLISH, "7.2%"), (PORTUGUESE, "7,2%")):
+        with speaking(tag):
+            assert percent(0.072, ".1f") == seven
 
 
 OTHERS = [tag for tag in LANGUAGES if tag != ENGLISH]

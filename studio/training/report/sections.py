@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, get_origin
 
-from studio.core.language import _, moment, number
+from studio.core.language import _, moment, number, percent
 from studio.core.text import counted, duration, gigabytes
 from studio.datasets.rows import fit_of
 from studio.datasets.snapshot import Snapshot
@@ -175,7 +175,7 @@ def effect_section(facts: RunFacts) -> Section:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{number(100 * value, '.3g')} %"
+    return "–" if value is None else percent(value, ".3g")
 
 
 def files_section(facts: RunFacts) -> Section:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import psutil
 import torch
 
-from studio.core.language import _, number
+from studio.core.language import _, percent
 from studio.core.paths import UserData
 from studio.core.text import counted, duration, gigabytes
 from studio.datasets.snapshot import Snapshot, with_masks
@@ -346,4 +346,4 @@ def _memory_change(num_bytes: int) -> str:
 
 
 def _percent(ratio: float) -> str:
-    return f"{number(100 * (ratio - 1), '+.0f')} %".replace("-", "−")
+    return percent(ratio - 1, "+.0f").replace("-", "−")

@@ -133,7 +133,7 @@ def render(page: BatchPage, view: BatchView, selection: Selection) -> dict[str, 
 
 
 def _form_parts(page: BatchPage, view: BatchView) -> dict[str, Part]:
-    choices = gr.update(choices=[(_(NO_LORA), NO_LORA), *((name, name) for name in page.library.names())])
+    choices = gr.update(choices=[(_(NO_LORA), NO_LORA), *((name, name) for name in page.library.usable_names())])
     return {
         "batch-start": gr.update(value=start_words(view.jobs)),
         "batch-forecast": lambda: forecast_html(page.forecast.state, view.jobs),

@@ -54,16 +54,16 @@ def measuring_words(state: PreflightState, kind: JobKind) -> Markup:
 
 
 def title_words(jobs: Sequence[JobLine], view: EngineView) -> str:
-    """`10 % training shoes-white`, for the title of the browser's tab; "" where nothing goes on."""
+    """`10% training shoes-white`, for the title of the browser's tab; "" where nothing goes on."""
     running = next((line for line in jobs if line.job.state == "running"), None)
     if running:
-        share = f"{100 * running.step // running.num_steps} % " if running.num_steps and running.step else ""
+        share = f"{100 * running.step // running.num_steps}% " if running.num_steps and running.step else ""
         return share + job_name(running)
     if view.phase not in RUN_NAMES:
         return ""
     step = view.step
     total = step.num_pictures * step.num_steps if step else 0
-    share = f"{100 * (step.picture * step.num_steps + step.step) // total} % " if step and total else ""
+    share = f"{100 * (step.picture * step.num_steps + step.step) // total}% " if step and total else ""
     return share + _(RUN_NAMES[view.phase])
 
 
