@@ -55,7 +55,7 @@ _LIST_BEGINNING = re.compile(r"^(\d{0,9})([-+=.)])(?=[-+=\s]|$)")
 def duration(seconds: float) -> str:
     """`4.2 s`, `3 min 05 s`, `1 h 12 min`."""
     if seconds < 60:
-        return f"{number(seconds, '.1f' if seconds < 10 else '.0f')} s"
+        return number(seconds, ".1f" if seconds < 10 else ".0f", unit="s")
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
@@ -72,8 +72,8 @@ def gigabytes(num_bytes: int | None) -> str:
     if num_bytes is None:
         return "–"
     if 0 < num_bytes < LITTLE_BYTES:
-        return f"{number(num_bytes / 2**20, '.0f')} MB"
-    return f"{number(num_bytes / GIB, '.1f')} GB"
+        return number(num_bytes / 2**20, ".0f", unit="MB")
+    return number(num_bytes / GIB, ".1f", unit="GB")
 
 
 def weekday_and_time(when: datetime) -> str:

@@ -39,7 +39,7 @@ from studio.core.language import (
     speaking,
 )
 from studio.core.records import KeptText, Record
-from studio.core.text import counted
+from studio.core.text import counted, duration, gigabytes
 from tests.marked_messages import marked_catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -376,3 +376,13 @@ def test_a_kept_message_that_was_changed_by_hand_is_refused(stored: str) -> None
 
 def test_a_plain_text_of_an_older_studio_is_read() -> None:
     assert Note.model_validate_json('{"text": "It is {damaged}."}').text == "It is {damaged}."
+
+
+def test_numbers_of_what_is_said_later_are_written_as_whoever_reads_them_writes_them() -> None:
+    with for_later():
+        kept = _("{size} in {time}", size=gigabytes(3 * 2**29), time=duration(4.25))
+        alone = number(1991)
+    assert (kept, alone) == ("1.5 GB in 4.2 s", "1,991")
+    with speaking("pt-BR"):
+        assert said(kept).endswith("1,5 GB in 4,2 s")
+        assert said(alone) == "1.991"

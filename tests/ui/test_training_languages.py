@@ -9,13 +9,14 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from studio.core.language import speaking
+from studio.core.language import _, for_later, speaking
 from studio.core.paths import UserData
+from studio.core.text import duration, gigabytes
 from studio.datasets.session import DatasetSession
 from studio.jobs.events import MemoryEvent, NoteEvent
 from studio.jobs.folder import RunRequest, RunState, RunStatus
 from studio.training.events import AnyEvent, EffectEvent, HeldOutEvent, ProposalEvent, StepEvent
-from studio.training.folder import Preflight, RunFolder
+from studio.training.folder import Offer, Preflight, RunFolder
 from studio.training.session import RunHistory, TrainingSession, TrainingView
 from studio.training.settings import TrainingSettings
 from studio.ui.forms import form_groups, section_slug
@@ -139,14 +140,22 @@ def test_every_text_where_nothing_is_yet_is_a_message(page: TrainingPage) -> Non
 def test_every_text_of_a_preflight_is_a_message() -> None:
     floats = ("step_seconds", "encoding_seconds", "pictures_seconds", "held_out_seconds", "total_seconds", "epochs")
     ints = ("batches_per_step", "peak_bytes", "limit_bytes", "disk_bytes", "free_disk_bytes")
+    with for_later():  # as the process that measures says it, whatever language is spoken where it is read
+        reason = _("Gradient checkpointing is on: only {size} are free.", size=gigabytes(3 * GIB // 2))
+        effect = _("{steps:,} steps: {time} less", steps=1500, time=duration(4.25))
     found = Preflight.model_validate(
         {**dict.fromkeys(floats, 2.0), **dict.fromkeys(ints, GIB), "num_steps": 3000, "num_pictures": 1991}
-        | {"gradient_checkpointing": False, "reason": "", "offers": (), "warnings": ()}
+        | {"gradient_checkpointing": False, "reason": reason, "warnings": (reason,)}
+        | {"offers": (Offer(changes={}, effect=effect),)}
     )
     state = PreflightState(number=1, result_json=found.model_dump_json(), form={"rank": 8})
-    words = training_tab.render_preflight(state)["preflight-words"]
+    parts = training_tab.render_preflight(state)
+    words, offer = parts["preflight-words"], parts["preflight-offer-0"]
     assert callable(words)
+    assert isinstance(offer, dict)
+    assert offer["value"] == "⟦1.500 steps: ⟦4,2 s⟧ less⟧"
     html = words()
+    assert html.count("⟦Gradient checkpointing is on: only ⟦1,5 GB⟧ are free.⟧") == 2
     assert not_messages(Texts(html).found) == []
     assert "⟦3.000 ⟦steps⟧⟧ ≈ 2,0 s" in html
     assert "[&#34;rank&#34;, &#34;\\u27e6Rank\\u27e7&#34;, 8]" in html

@@ -23,7 +23,7 @@ from studio.core.errors import (
     is_out_of_memory,
     system_error_message,
 )
-from studio.core.language import _
+from studio.core.language import _, for_later
 from studio.core.paths import UserData
 from studio.datasets.snapshot import Snapshot, changed_since, read_snapshot, with_masks
 from studio.engine.device import pick_device
@@ -205,7 +205,9 @@ def _finish(run: RunFolder, prepared: Prepared, watch: Watch, user_data: UserDat
         reporter.note(note)
     if files.library_name:
         name = files.library_name
-        reporter.note(_("The LoRA is in the library as {name}: choose it on the Inference tab.", name=name))
+        with for_later():
+            said = _("The LoRA is in the library as {name}: choose it on the Inference tab.", name=name)
+        reporter.note(said)
     if not files.problems:
         return ()
     again = _(

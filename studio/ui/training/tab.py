@@ -10,7 +10,7 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from studio.core.errors import TrainingError
-from studio.core.language import N_, _
+from studio.core.language import N_, _, said
 from studio.core.settings import parse_settings
 from studio.core.text import template
 from studio.training.begin import assert_consistent, begin_run
@@ -165,7 +165,7 @@ def _preflight_html(state: PreflightState, found: Preflight | None) -> Markup:
 
 
 def _offer_words(offer: Offer) -> str:
-    return capitalized(offer.effect)
+    return capitalized(said(offer.effect))
 
 
 def wire(
