@@ -306,5 +306,5 @@ listen(window, "beforeunload", (event) => {
 });
 
 const selected = () => (window.selectedImages?.dataset === shownDataset() ? [...window.selectedImages.keys] : []);
-Object.assign(box, { saved, subject: () => ({ dataset: shownDataset(), key: "", ...box.shown, selected: selected() }) });
+Object.assign(box, { saved, choose, subject: () => ({ dataset: shownDataset(), key: "", ...box.shown, selected: selected() }) });
 document.dispatchEvent(new Event("studio:grid"));

@@ -557,6 +557,23 @@ def test_keys_and_buttons_are_about_all_selected_images(page: Page, source: Path
     see_summary(page, "8 will be trained on")
 
 
+def test_an_image_that_is_opened_large_leads_through_the_grid(page: Page, source: Path) -> None:
+    open_path(page, source, pictures=11, used=9)
+    press(page, "left/shoe 1.png")
+    thumbs(page).and_(page.locator("[data-key='left/shoe 5.png']")).click(modifiers=["Shift"])
+    page.locator("#dataset-picture .zoom").click()
+    large = page.locator("dialog.lightbox img")
+    expect(page.locator("dialog.lightbox")).to_contain_text("of 11")
+    before = large.get_attribute("src")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#dataset-facts")).to_contain_text("left/shoe 3.png")
+    whole = page.locator("#dataset-picture .shown[data-key='left/shoe 3.png'] img").get_attribute("src")
+    assert whole != before
+    expect(large).to_have_attribute("src", str(whole))
+    page.keyboard.press("Escape")
+    expect(page.locator(".selected-bar")).to_contain_text("3 selected")
+
+
 def test_the_crop_is_dragged_over_the_image(page: Page, source: Path) -> None:
     open_path(page, source, pictures=11, used=9)
     press(page, "latin.png")  # 530 × 620: its bucket keeps less than its width
