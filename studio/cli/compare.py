@@ -107,7 +107,13 @@ def _comparison_lines(saved: "SavedComparison", grid: Path) -> str:
         for pair in saved.report.pairs
     ]
     strip = [
-        _("- strength {strength:g}: {pixels:.3g} of 255", strength=made.strength, pixels=made.difference.pixels)
+        _(
+            "- {prompt} · seed {seed} · strength {strength:g}: {pixels:.3g} of 255",
+            prompt=made.picture.settings.prompt,
+            seed=made.picture.settings.seed,
+            strength=made.strength,
+            pixels=made.difference.pixels,
+        )
         for made in saved.report.strip
         if made.difference
     ]

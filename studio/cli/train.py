@@ -22,7 +22,7 @@ from studio.cli.options import (
     prepare_engine,
 )
 from studio.core.errors import SettingsError, StudioError
-from studio.core.language import _, ngettext
+from studio.core.language import _, ngettext, said
 from studio.core.paths import UserData, locate_user_data
 from studio.core.system import heavy_imports
 from studio.core.text import STEP_SIGN, duration, gigabytes
@@ -193,7 +193,7 @@ def preflight_text(found: Preflight) -> str:
             images=duration(found.pictures_seconds),
             losses=duration(found.held_out_seconds),
         ),
-        found.reason,
+        said(found.reason),
         *(f"! {warning}" for warning in found.warnings),
     ]
     for offer in found.offers:

@@ -52,6 +52,7 @@ StepCount = Annotated[int, Ge(1), Le(150), Field(json_schema_extra={"step": 1})]
 Guidance = Annotated[float, Ge(1), Le(30), Field(json_schema_extra={"step": 0.5})]
 Fraction = Annotated[float, Ge(0), Le(1), Field(json_schema_extra={"step": 0.05})]
 Strength = Annotated[float, Ge(-4), Le(4), Field(json_schema_extra={"step": 0.05})]
+ModelPath = Annotated[str, Field(min_length=1, json_schema_extra={"takes": ["folder", ".safetensors"]})]
 Pixels = Annotated[int, Ge(64), Le(2048), MultipleOf(8)]
 _PIXELS = N_("In pixels, a multiple of 8. Leave empty to use the model's own size.")
 
@@ -65,10 +66,9 @@ class Settings(BaseModel):
 class ModelSettings(Settings):
     """Which model to load, and how."""
 
-    model: str = Field(
+    model: ModelPath = Field(
         SHIPPED_MODEL,
         title=N_("Model"),
-        min_length=1,
         description=N_(
             "The shipped model (shoes-demo), a folder in diffusers' layout, a single .safetensors checkpoint of Stable"
             " Diffusion 1.x, or a Hugging Face id (owner/name, or owner/name@revision)."
@@ -224,7 +224,7 @@ class CompareSettings(Settings):
         (),
         max_length=9,
         title=N_("Strength slider"),
-        description=N_("Extra images of the right side at these strengths, for the first prompt and seed."),
+        description=N_("Extra images of the right side at these strengths, for every prompt and seed."),
         json_schema_extra={"hidden": True},
     )
 
@@ -237,8 +237,9 @@ class CompareSettings(Settings):
         )
 
     def strip_generations(self) -> tuple[GenerationSettings, ...]:
-        """The right side at each strength of the strip; with several LoRAs all are scaled alike."""
-        return tuple(self._side(self.prompts[0], 0, _scaled(self.right, factor)) for factor in self.strip)
+        """The right side of every pair at each strength of the strip; with several LoRAs all are scaled alike."""
+        sides = [right for __, right in self.pairs()]
+        return tuple(side.model_copy(update={"loras": _scaled(self.right, by)}) for side in sides for by in self.strip)
 
     @property
     def num_pictures(self) -> int:
@@ -252,9 +253,8 @@ class CompareSettings(Settings):
 
 def _scaled(loras: tuple[LoraChoice, ...], factor: float) -> tuple[LoraChoice, ...]:
     """Each strength times the factor, kept in its bounds; none at factor 0."""
-    if factor == 0:
-        return ()
-    return tuple(LoraChoice(name=lora.name, strength=min(4, max(-4, lora.strength * factor))) for lora in loras)
+    scaled = [(lora.name, min(4, max(-4, lora.strength * factor))) for lora in loras if factor]
+    return tuple(LoraChoice(name=name, strength=strength) for name, strength in scaled)
 
 
 SMOKE_PROMPTS = (

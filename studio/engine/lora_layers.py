@@ -212,7 +212,7 @@ def _like(layer: LayerWeights, weight: torch.Tensor) -> LayerWeights:
 def _changes(name: str, weights: LoraWeights, *, num_unet_layers: int) -> str:
     """How much of the model it is about."""
     unet = _(
-        "{num_changed} of the U-Net's {num_layers} layers ({share:.0f} %)",
+        "{num_changed} of the U-Net's {num_layers} layers ({share:.0f}%)",
         num_changed=len(weights.unet),
         num_layers=num_unet_layers,
         share=100 * len(weights.unet) / num_unet_layers,

@@ -11,7 +11,7 @@ from typing import ClassVar
 from studio.core.errors import RunError
 from studio.core.files import read_file, write_atomically
 from studio.core.language import N_, _
-from studio.core.records import Record
+from studio.core.records import KeptText, Record
 from studio.core.settings import PrecisionName
 from studio.jobs.folder import JobFolder
 from studio.training.settings import MixedPrecisionName
@@ -72,7 +72,7 @@ class TrainingPlan(Record):
 
     resolution: int
     gradient_checkpointing: bool
-    checkpointing_reason: str
+    checkpointing_reason: KeptText
     precision: PrecisionName
     mixed_precision: MixedPrecisionName
     prompts: tuple[str, ...]
@@ -89,7 +89,7 @@ class TrainingPlan(Record):
     device_name: str
     versions: dict[str, str]
     warmup_from_zero: bool = True
-    notes: tuple[str, ...] = ()
+    notes: tuple[KeptText, ...] = ()
 
 
 def write_plan(run: RunFolder, plan: TrainingPlan) -> None:
@@ -129,7 +129,7 @@ class Offer(Record):
     """A change of settings, and what it would do, in words."""
 
     changes: dict[str, object]
-    effect: str
+    effect: KeptText
 
 
 class Preflight(Record):
@@ -148,7 +148,7 @@ class Preflight(Record):
     num_pictures: int
     epochs: float
     gradient_checkpointing: bool
-    reason: str
+    reason: KeptText
     step_seconds: float
     encoding_seconds: float
     pictures_seconds: float
@@ -159,4 +159,4 @@ class Preflight(Record):
     disk_bytes: int
     free_disk_bytes: int
     offers: tuple[Offer, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[KeptText, ...]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from studio.core.errors import RunError
 from studio.core.paths import UserData
@@ -143,6 +144,7 @@ class TrainingView:
         asked: what the run was asked for and has not taken up yet.
         problem: why queue or run could not be read, or that the run is gone, in a sentence.
         labels: what people call runs, by their names.
+        titles: what lists call them, likewise.
     """
 
     names: tuple[str, ...] = ()
@@ -154,6 +156,7 @@ class TrainingView:
     asked: frozenset[RunRequest] = frozenset()
     problem: str = ""
     labels: Mapping[str, Label] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
 
 
 class TrainingSession(JobSession[RunFolder]):
@@ -170,18 +173,19 @@ class TrainingSession(JobSession[RunFolder]):
         The name may come from a page: it is never taken for a path.
         """
         runs = self.folders()
-        names, labels = tuple(run.name for run in runs), self.labels(runs)
+        names = tuple(run.name for run in runs)
+        called: dict[str, Any] = {"labels": self.labels(runs), "titles": self.titles(runs)}
         jobs: tuple[JobLine, ...] = ()
         try:
             jobs = self.jobs()
             run = self.to_show(name, runs)
             status = status_or("failed", run) if run else None
         except RunError as error:  # of a queue that can be read the rest is true still
-            return TrainingView(names=names, jobs=jobs, active=has_work(jobs), problem=str(error), labels=labels)
+            return TrainingView(names=names, jobs=jobs, active=has_work(jobs), problem=str(error), **called)
         history = self.history(run) if run else None
         busy = status is not None and status.state in BUSY_STATES
         asked = pending_requests(run) if run and busy else frozenset()
-        return TrainingView(names, jobs, run, status, history, has_work(jobs) or busy, asked, labels=labels)
+        return TrainingView(names, jobs, run, status, history, has_work(jobs) or busy, asked, **called)
 
     def set_label(self, folder: RunFolder, label: Label) -> None:
         super().set_label(folder, label)

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from studio.core.language import N_, _
 from studio.core.rules import MismatchError
-from studio.core.settings import SEED_MAX, SHIPPED_MODEL, FileName, PredictionType, PromptText, Settings
+from studio.core.settings import SEED_MAX, SHIPPED_MODEL, FileName, ModelPath, PredictionType, PromptText, Settings
 
 TargetName = Literal[
     "attention",
@@ -34,13 +34,12 @@ class TrainingSettings(Settings):
         title=N_("Name"),
         description=N_("Name of the finished LoRA: letters, digits, spaces and . ( ) + - _."),
     )
-    model: str = Field(
-        SHIPPED_MODEL, title=N_("Model"), min_length=1, description=N_("The base model, as in the model panel.")
-    )
+    model: ModelPath = Field(SHIPPED_MODEL, title=N_("Model"), description=N_("The base model, as in the model panel."))
     dataset: str = Field(
         min_length=1,
         title=N_("Dataset"),
         description=N_("A dataset from the Dataset tab, by name, a folder of images, or built-in:casual-shoes."),
+        json_schema_extra={"takes": ["folder"]},
     )
     cpu: bool = Field(
         False,
@@ -200,6 +199,7 @@ class TrainingSettings(Settings):
         "",
         title=N_("Regularisation images"),
         description=N_("A dataset or folder of images that must not change; one is mixed in for each training image."),
+        json_schema_extra={"takes": ["folder"]},
     )
     prior_loss_weight: Annotated[float, Ge(0), Le(10)] = Field(
         1.0,
@@ -210,6 +210,7 @@ class TrainingSettings(Settings):
         "",
         title=N_("Masks"),
         description=N_("A folder with a grey image of the same name for each image: white is learned, black is not."),
+        json_schema_extra={"takes": ["folder"]},
     )
     unmasked_weight: Annotated[float, Ge(0), Le(1)] = Field(
         0.1, title=N_("Weight outside masks"), description=N_("How much the black parts of a mask still count.")

@@ -21,6 +21,7 @@ from studio.core.rules import shown
 from studio.core.settings import GenerationSettings, LoraChoice, Settings, bounds
 from studio.core.text import template
 from studio.ui.shell.parts import QUIET, choice_options
+from studio.ui.shell.path_chooser import path_box
 
 _template = template("ui/templates/shell.html")
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?\d{1,40}\s*", re.ASCII)
@@ -41,6 +42,7 @@ class FormHint(Settings):
         placeholder: what an empty box stands for.
         lines: of a text that grows, at the least; a text without it has one line.
         step: makes it a slider that moves in such steps.
+        takes: of a path, as in `path_box`.
     """
 
     group: str | None = None
@@ -49,6 +51,7 @@ class FormHint(Settings):
     placeholder: str = ""
     lines: int = 0
     step: int | float | None = None
+    takes: tuple[str, ...] = ()
 
 
 def form_hint(field: FieldInfo) -> FormHint:
@@ -58,8 +61,7 @@ def form_hint(field: FieldInfo) -> FormHint:
 
 def form_groups(kind: type[Settings]) -> dict[str, tuple[str, ...]]:
     """The names of the fields of each group, in the model's order, without the hidden ones and models inside."""
-    groups: dict[str, tuple[str, ...]] = {}
-    group = ""
+    groups, group = dict[str, tuple[str, ...]](), ""
     for name, field in kind.model_fields.items():
         hint = form_hint(field)
         group = group if hint.group is None else hint.group
@@ -146,11 +148,11 @@ def setting_control(
         return gr.Checkbox(bool(value), **common)
     if get_origin(field.annotation) is Literal:
         return gr.Dropdown(choice_options(get_args(field.annotation)), value=str(value), min_width=96, **common)
-    if field.annotation is str or get_origin(field.annotation) is tuple:
+    if hint.takes:
+        return path_box(str(value), takes=hint.takes, placeholder=_(hint.placeholder) or None, min_width=96, **common)
+    if field.annotation is str or get_origin(field.annotation) is tuple or holds_large_numbers(kind, name):
         size = {"lines": hint.lines, "max_lines": MAX_LINES} if hint.lines else {"max_lines": 1}
         return gr.Textbox(str(value), placeholder=_(hint.placeholder) or None, min_width=96, **size, **common)
-    if holds_large_numbers(kind, name):
-        return gr.Textbox(str(value), placeholder=_(hint.placeholder) or None, max_lines=1, min_width=96, **common)
     low, high = bounds(kind, name)  # all that settings may bring: Gradio refuses the whole form beyond a slider's ends
     if hint.step:
         assert isinstance(value, int | float)
@@ -323,8 +325,7 @@ def size_values(text: str) -> dict[str, int | None]:
     """
     if text == OWN_SIZE:
         return {"width": None, "height": None}
-    match = SIZE.fullmatch(text.strip())
-    if match is None:
+    if (match := SIZE.fullmatch(text.strip())) is None:
         given = shown(text.strip() or None)
         raise SettingsError(
             _("Size must be width × height in pixels, such as 512 × 768, got {given}.", given=given)

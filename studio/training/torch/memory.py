@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from studio.core.errors import TrainingError
-from studio.core.language import _
+from studio.core.language import _, for_later
 from studio.core.results import DeviceCheck
 from studio.core.text import gigabytes
 from studio.engine.attention import attention_of_model
@@ -38,6 +38,7 @@ class CheckpointingDecision:
     reason: str
 
 
+@for_later()
 def decide_checkpointing(
     settings: TrainingSettings,
     *,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import psutil
 import torch
 
-from studio.core.language import _, number
+from studio.core.language import N_, _, for_later, percent
 from studio.core.paths import UserData
 from studio.core.text import counted, duration, gigabytes
 from studio.datasets.snapshot import Snapshot, with_masks
@@ -194,6 +194,7 @@ def _num_variants(settings: TrainingSettings, whole: TrainingSet) -> int:
     return sum(len(variants_of(item, horizontal_flip=settings.horizontal_flip)) for item in items)
 
 
+@for_later()
 def _forecast(
     prepared: Prepared, settings: TrainingSettings, whole: TrainingSet, measured: _Measured, user_data: UserData
 ) -> Preflight:
@@ -342,8 +343,8 @@ def _warnings(chosen: PassFacts, *, limit: int, disk: int, free_disk: int) -> tu
 
 
 def _memory_change(num_bytes: int) -> str:
-    return f"{'−' if num_bytes < 0 else '+'}{gigabytes(abs(num_bytes))}"
+    return _(N_("−{size}") if num_bytes < 0 else N_("+{size}"), size=gigabytes(abs(num_bytes)))
 
 
 def _percent(ratio: float) -> str:
-    return f"{number(100 * (ratio - 1), '+.0f')} %".replace("-", "−")
+    return percent(ratio - 1, "+.0f").replace("-", "−")

@@ -23,7 +23,7 @@ from studio.core.errors import (
     is_out_of_memory,
     system_error_message,
 )
-from studio.core.language import _
+from studio.core.language import _, for_later
 from studio.core.paths import UserData
 from studio.datasets.snapshot import Snapshot, changed_since, read_snapshot, with_masks
 from studio.engine.device import pick_device
@@ -31,6 +31,7 @@ from studio.engine.memory import all_present
 from studio.jobs.device_lock import device_turn
 from studio.jobs.folder import StopSignal, forget_old_requests, read_status, take_requests
 from studio.jobs.reporter import report_failure
+from studio.jobs.words import short_title
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
 from studio.training.events import FinishedEvent, SampleEvent, read_events
@@ -204,7 +205,9 @@ def _finish(run: RunFolder, prepared: Prepared, watch: Watch, user_data: UserDat
         reporter.note(note)
     if files.library_name:
         name = files.library_name
-        reporter.note(_("The LoRA is in the library as {name}: choose it on the Inference tab.", name=name))
+        with for_later():
+            said = _("The LoRA is in the library as {name}: choose it on the Inference tab.", name=name)
+        reporter.note(said)
     if not files.problems:
         return ()
     again = _(
@@ -243,7 +246,7 @@ def _device(user_data: UserData, run: RunFolder, reporter: Reporter, stop: StopS
         return stop() or bool(take_requests(run) & {"stop", "pause"})
 
     with device_turn(
-        user_data, _("training {name}", name=run.name), waiting=reporter.waits_for_device, given_up=given_up
+        user_data, _("training {name}", name=short_title(run)), waiting=reporter.waits_for_device, given_up=given_up
     ):
         yield
 

@@ -26,7 +26,7 @@ from studio.core.errors import (
     StudioError,
     error_message,
 )
-from studio.core.language import _
+from studio.core.language import _, for_later
 from studio.core.settings import SEED_MAX, GenerationSettings, LoraChoice
 from studio.engine.device import release_memory
 from studio.engine.lora_export import write_kohya
@@ -62,6 +62,7 @@ def choose_prompts(settings: TrainingSettings, data: TrainingSet) -> tuple[str, 
     return tuple(captions)[: settings.num_validation_images]
 
 
+@for_later()
 def settings_notes(settings: TrainingSettings) -> tuple[str, ...]:
     """What one may not expect of the settings: of the schedule, of the file's readers, of the user's own prompts.
 

@@ -176,8 +176,10 @@ def render(view: EngineView, lora_names: Sequence[str], chosen: SelectedPair | N
     # While one is made, the small images show the pair in work; the slider keeps the last finished one.
     to_come = saved is not None and running and count < len(saved.report.settings.pairs())
     number, small = max(0, count - 1), count if to_come else max(0, count - 1)
+    in_work = compare_view.strip_in_work(saved.report) if saved and running else None
+    strip = number if in_work is None else in_work
     if chosen and saved and chosen.comparison == saved.folder.name and 0 <= chosen.number < count:
-        number = small = chosen.number
+        number = small = strip = chosen.number
     files = compare_view.pair_files(saved, number)
     finished = saved is not None and saved.report.finished and count > 0
     choices = gr.update(choices=[(_(BASE), BASE), *lora_names])
@@ -190,7 +192,7 @@ def render(view: EngineView, lora_names: Sequence[str], chosen: SelectedPair | N
         "compare-slider": gr.update(value=files, visible=files is not None),
         "compare-ends": gr.update(value=ends, visible=files is not None),
         "compare-side-by-side": lambda: compare_view.side_by_side(saved, small, view),
-        "compare-strip": lambda: compare_view.strip(saved, view),
+        "compare-strip": lambda: compare_view.strip(saved, strip, view),
         "compare-after": gr.update(visible=finished),
         "compare-left": choices,
         "compare-right": choices,

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from studio.core.errors import TrainingError
-from studio.core.language import N_, _
+from studio.core.language import N_, _, said
 from studio.core.settings import parse_settings
 from studio.core.text import template
 from studio.training.begin import assert_consistent, begin_run
@@ -21,6 +21,7 @@ from studio.ui.forms import by_component, read_settings, shown_value
 from studio.ui.shell.commands import COMPARED_ON_LOAD, PreflightState, forecast_box
 from studio.ui.shell.parts import QUIET, Group, Part, Update, paragraph, problem, toasts
 from studio.ui.shell.selection import FieldErrors, Selection, changed, error_box, read_selection
+from studio.ui.shell.status import start_words
 from studio.ui.training import end_card as training_end_card
 from studio.ui.training import form as training_form
 from studio.ui.training import panel as training_panel
@@ -69,7 +70,7 @@ class TrainingTab:
     def shown(self) -> dict[str, gr.components.Component]:
         """Every part that a refresh keeps true, by its name."""
         form = {"training-dataset": self.form.settings.fields["dataset"], "training-preset": self.form.preset}
-        return {**form, **self.preflight.shown, **self.panel.shown}
+        return {**form, "training-start": self.start, **self.preflight.shown, **self.panel.shown}
 
 
 def build_preflight(check: gr.Button) -> PreflightBox:
@@ -102,7 +103,8 @@ def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict
     """What makes every shown part of the tab as it should be now."""
     return {
         N_("The training's form"): lambda: {
-            "training-dataset": gr.update(choices=training_form.dataset_choices(page.datasets.library.names()))
+            "training-start": gr.update(value=start_words(view.jobs)),
+            "training-dataset": gr.update(choices=training_form.dataset_choices(page.datasets.library.names())),
         },
         N_("The presets"): lambda: render_presets(page, view),
         N_("The preflight"): lambda: render_preflight(page.preflight.state),
@@ -163,7 +165,7 @@ def _preflight_html(state: PreflightState, found: Preflight | None) -> Markup:
 
 
 def _offer_words(offer: Offer) -> str:
-    return capitalized(offer.effect)
+    return capitalized(said(offer.effect))
 
 
 def wire(

@@ -180,14 +180,14 @@ def test_every_offer_says_what_it_does_and_can_be_taken(place: Place, measured: 
     half = place.forecast(gradient_checkpointing="off", max_train_steps=500)
     effects = {tuple(offer.changes.items()): offer.effect for offer in found.offers}
     assert effects == {
-        (("gradient_checkpointing", "on"),): "checkpointing on: −2.0 GB, +25 % time (measured)",
+        (("gradient_checkpointing", "on"),): "checkpointing on: −2.0 GB, +25% time (measured)",
         (("max_train_steps", 500),): f"500 steps: {duration(found.total_seconds - half.total_seconds)} less",
     }
     assert found.total_seconds - half.total_seconds > 500 * found.step_seconds, "fewer images are made, too"
     for offer in found.offers:
         assert place.settings(**offer.changes) != place.settings()
     other = place.forecast(gradient_checkpointing="on").offers[0]
-    assert other.effect == "checkpointing off: +2.0 GB, −20 % time (measured)"
+    assert other.effect == "checkpointing off: +2.0 GB, −20% time (measured)"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_smaller_batches_are_offered_with_the_same_pictures_to_a_step(
     assert smaller[0] * smaller[1] == batch * accumulation
     effect = next(offer.effect for offer in found.offers if "train_batch_size" in offer.changes)
     slower = round(100 * (1.5 * batch / smaller[0] / KEPT.seconds - 1))
-    assert effect.endswith(f"−3.0 GB, +{slower} % time (measured)")
+    assert effect.endswith(f"−3.0 GB, +{slower}% time (measured)")
 
 
 @pytest.mark.parametrize(("share", "is_measured"), [(1.2, False), (1.0, True)])
