@@ -17,7 +17,7 @@ from studio.core.text import gigabytes
 from studio.engine.attention import attention_of_model
 from studio.engine.device_operations import DROPOUT, LINEAR
 from studio.engine.memory import free_bytes, total_bytes
-from studio.engine.memory_forecast import count_training_step, counted_plan
+from studio.engine.memory_forecast import MemoryCount, count_training_step, counted_plan
 from studio.engine.models import Components
 from studio.training.settings import TrainingSettings
 from studio.training.torch.batches import TrainingBatch
@@ -73,24 +73,13 @@ def decide_checkpointing(
 
 
 def kept_bytes_of(denoiser: Denoiser, batch: TrainingBatch) -> int:
-    """Bytes that a forward pass of the batch's first image keeps for backward, without the model's own weights."""
-    weights = {p.untyped_storage().data_ptr() for p in denoiser.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage  # held, so that no other tensor gets its place while we count
-        return tensor
-
+    """Bytes that a forward pass of the batch's first image keeps for backward: tensors it made that are still there."""
     first = replace(
         batch, noisy_BCHW=batch.noisy_BCHW[:1], timesteps_B=batch.timesteps_B[:1], text_BND=batch.text_BND[:1]
     )
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with MemoryCount() as count:
         prediction = predict(denoiser, first)
-        num_bytes = sum(storage.nbytes() for storage in kept.values())
-    del prediction
-    return num_bytes
+        return int(count.now_bytes - prediction.untyped_storage().nbytes())
 
 
 # Gradients were wrong on MPS where a batch has more rows (latents), after a change of shape (pytorch #177116).
