@@ -4,13 +4,14 @@ The base is frozen, and autograd keeps more than its gradients need: a convoluti
 gradient would use, and every link of a chain such as GroupNorm → SiLU → convolution, though each follows from the one
 before. Here a frozen convolution keeps nothing, and the outputs of normalisations and activations are kept as recipes:
 what they were made from, which is kept anyway, and how. The backward pass makes them again with the same operations on
-the same numbers, so gradients are the plain passes' to the bit. No matrix product and no convolution is repeated.
+the same numbers, so gradients are the plain passes' to the bit. No matrix product and no convolution is repeated, but
+for those of linear layers that are asked to (`repeat`).
 
 Whatever trains keeps its input: as a recipe where that has one, else as it is. So LoRA, DoRA, dropout and peft's own
 passes need not know of it. Checkpointed parts keep nothing; what they compute again is theirs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MethodType
@@ -33,10 +34,11 @@ CHEAP = (nn.GroupNorm, nn.LayerNorm, nn.SiLU)
 class _Recipe:
     """How a tensor is made from another. Made once in a backward pass, and let go after its last use."""
 
-    def __init__(self, make: Make, source: "_Kept", made: torch.Tensor) -> None:
+    def __init__(self, module: nn.Module | None, make: Make, source: "_Kept", made: torch.Tensor) -> None:
+        self.module = module
         self._make, self._source = make, source
         self._version = made._version
-        self._stride = made.stride()
+        self._dtype, self._stride = made.dtype, made.stride()
         self._num_uses = 0
         self._made: torch.Tensor | None = None
 
@@ -54,10 +56,9 @@ class _Recipe:
         """The tensor again."""
         made = self._made
         if made is None:
-            source = self._source.get()
-            with torch.no_grad(), torch.autocast(source.device.type, enabled=False):
-                made = self._make(source)
-            assert made.stride() == self._stride, "made again in another layout"
+            with torch.no_grad():
+                made = self._make(self._source.get())
+            assert (made.dtype, made.stride()) == (self._dtype, self._stride), "made again in another form"
         self._num_uses -= 1
         self._made = made if self._num_uses > 0 else None
         return made
@@ -81,9 +82,15 @@ class _Kept:
 
 
 class LeanPasses:
-    """Lean passes of a model's modules, from now until `remove`. They act within `kept_leanly`."""
+    """Lean passes of a model's modules, from now until `remove`. They act within `kept_leanly`.
+
+    Attributes:
+        freed_bytes: of each module that repeats, its output in the last pass, where backward needs that.
+    """
 
     def __init__(self, model: nn.Module) -> None:
+        self.freed_bytes: dict[nn.Module, int] = {}
+        self._repeating: list[RemovableHandle] = []
         self._recipes: WeakKeyDictionary[torch.UntypedStorage, _Recipe] = WeakKeyDictionary()
         self._handles: list[RemovableHandle] = []
         self._replaced: list[nn.Module] = []
@@ -94,8 +101,19 @@ class LeanPasses:
         """What the passes of the `with` block keep for backward, they keep leanly."""
         return torch.autograd.graph.saved_tensors_hooks(self._keep, _Kept.get)
 
+    def repeat(self, modules: Iterable[nn.Module]) -> None:
+        """From now on these modules, and no others, compute their outputs again in backward in place of keeping them.
+
+        Each is a function of its one input and its weights.
+        """
+        for handle in self._repeating:
+            handle.remove()
+        self._repeating = [module.register_forward_hook(self._note_module) for module in modules]
+        self.freed_bytes = {}
+
     def remove(self) -> None:
         """Take it off again: the modules compute as before."""
+        self.repeat(())
         for handle in self._handles:
             handle.remove()
         for module in self._replaced:
@@ -116,16 +134,18 @@ class LeanPasses:
 
     def _note_module(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if torch.is_grad_enabled():
-            self.note(module.forward, args[0], output)
+            self.note(module.forward, args[0], output, module=module)
 
-    def note(self, make: Make, source: torch.Tensor, made: torch.Tensor) -> None:
+    def note(self, make: Make, source: torch.Tensor, made: torch.Tensor, *, module: nn.Module | None = None) -> None:
         """Tell that `made` is `make(source)`, which would be so again."""
-        self._recipes[made.untyped_storage()] = _Recipe(make, self._found(source), made)
+        self._recipes[made.untyped_storage()] = _Recipe(module, make, self._found(source), made)
 
     def _keep(self, tensor: torch.Tensor) -> _Kept:
         kept = self._found(tensor)
         if kept.recipe is not None:
             kept.recipe.use()
+            if kept.recipe.module is not None:
+                self.freed_bytes[kept.recipe.module] = tensor.untyped_storage().nbytes()
         return kept
 
     def _found(self, tensor: torch.Tensor) -> _Kept:
@@ -167,11 +187,15 @@ class _FrozenConvolution(torch.autograd.Function):
 
 
 def _frozen_convolution_forward(self: nn.Conv2d, input: torch.Tensor) -> torch.Tensor:
-    if not input.requires_grad or torch.is_autocast_enabled(input.device.type):
+    if not input.requires_grad or _is_autocast(input.device.type):
         return functional.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
     window = self.stride, self.padding, self.dilation, self.groups
     result: torch.Tensor = _FrozenConvolution.apply(input, self.weight, self.bias, *window)  # type: ignore[no-untyped-call]
     return result
+
+
+def _is_autocast(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
 class _GatedGelu(torch.autograd.Function):

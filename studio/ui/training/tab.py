@@ -1,5 +1,6 @@
 """The Training tab: the form on the left, the run on the right with its images, other runs and the queue."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from studio.core.errors import TrainingError
 from studio.core.language import N_, _
 from studio.core.settings import parse_settings
-from studio.core.text import template
+from studio.core.text import duration, gigabytes, template
 from studio.training.begin import assert_consistent, begin_run
 from studio.training.folder import Offer, Preflight
 from studio.training.session import TrainingView
@@ -75,7 +76,7 @@ class TrainingTab:
 def build_preflight(check: gr.Button) -> PreflightBox:
     """Lay it out below the button that begins it, and the form's errors above it."""
     errors = error_box("training")
-    words = gr.HTML(elem_id="preflight-words", padding=False, js_on_load=COMPARED_ON_LOAD)
+    words = gr.HTML(elem_id="preflight-words", padding=False, js_on_load=_CURVE + COMPARED_ON_LOAD)
     cancel = gr.Button(_("Cancel"), visible=False, size="sm", elem_id="preflight-cancel")
     with gr.Column(elem_classes="offers"):
         offers = tuple(
@@ -159,7 +160,49 @@ def _preflight_html(state: PreflightState, found: Preflight | None) -> Markup:
         return problem(state.problem)
     if found is None:
         return paragraph("quiet", _("“Preflight” runs a few real steps to estimate time, memory and disk space."))
-    return _template("preflight", found=found)
+    return _template("preflight", found=found) + _curve_html(found)
+
+
+CURVE_WIDTH, CURVE_HEIGHT = 300, 90
+_CURVE = """const slider = () => element.querySelector(".checkpointing input");
+const show = () => {
+  const points = JSON.parse(slider().dataset.points), [x, y, text] = points[slider().value / 10];
+  const mark = element.querySelector(".checkpointing circle.chosen");
+  mark.setAttribute("cx", x);
+  mark.setAttribute("cy", y);
+  slider().setAttribute("aria-valuetext", text);
+  element.querySelector(".checkpointing output").textContent = text;
+};
+element.addEventListener("input", (event) => { if (event.target === slider()) show(); });
+element.addEventListener("change", (event) => {
+  if (event.target === slider()) trigger("click", { percent: Number(slider().value) });
+});
+"""
+
+
+def _curve_html(found: Preflight) -> Markup:
+    """Memory against time of more and more gradient checkpointing, with a slider; empty where it was not measured."""
+    if len(found.curve) < 2:
+        return Markup()
+    low, high = (by(point.peak_bytes for point in found.curve) for by in (min, max))
+    fast, slow = (by(point.seconds for point in found.curve) for by in (min, max))
+    points = [
+        (
+            round(8 + (CURVE_WIDTH - 16) * (point.peak_bytes - low) / max(1, high - low)),
+            round(8 + (CURVE_HEIGHT - 16) * (1 - (point.seconds - fast) / max(1e-9, slow - fast))),
+            _(
+                "{percent} % freed: {memory}, {time} a step",
+                percent=point.percent,
+                memory=gigabytes(point.peak_bytes),
+                time=duration(point.seconds),
+            ),
+        )
+        for point in found.curve
+    ]
+    chosen = min(range(len(points)), key=lambda i: abs(found.curve[i].percent - found.checkpointing_percent))
+    return _template(
+        "checkpointing_curve", points=points, data=json.dumps(points), chosen=chosen, size=(CURVE_WIDTH, CURVE_HEIGHT)
+    )
 
 
 def _offer_words(offer: Offer) -> str:
@@ -222,12 +265,19 @@ def _wire_preflight(
         offered = found.offers[index].changes
         return by_component(fields, {name: shown_value(value) for name, value in offered.items()})
 
+    def free(event: gr.EventData) -> dict[Any, Any]:
+        percent = int(getattr(event, "percent", 0))
+        return by_component(
+            fields, {"gradient_checkpointing": "part", "gradient_checkpointing_percent": min(100, max(0, percent))}
+        )
+
     def cancel(of: str) -> None:
         with toasts():
             page.preflight.cancel(int(of or 0))
 
     then_refresh(errors.press(box.check.click, begin, inputs_kwargs=fields, **QUIET))
     then_refresh(box.cancel.click(cancel, box.of, **QUIET))
+    box.words.click(free, None, list(fields.values()), **QUIET)
     for index, button in enumerate(box.offers):
         taken = button.click(partial(take, index=index), box.of, list(fields.values()), **QUIET)
         then_refresh(errors.press(taken.success, begin, inputs_kwargs=fields, **QUIET))
