@@ -85,7 +85,7 @@ class LeanPasses:
     """Lean passes of a model's modules, from now until `remove`. They act within `kept_leanly`.
 
     Attributes:
-        freed_bytes: of each module that repeats, its output in the last pass, where backward needs that.
+        freed_bytes: of each module whose output is made again, that output in the last pass, where backward needs it.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -229,7 +229,7 @@ def _geglu_forward(passes: LeanPasses) -> Callable[..., torch.Tensor]:
         if not torch.is_grad_enabled():
             return _gated_gelu(projected)
         product: torch.Tensor = _GatedGelu.apply(projected)  # type: ignore[no-untyped-call]
-        passes.note(_gated_gelu, projected, product)
+        passes.note(_gated_gelu, projected, product, module=self)
         return product
 
     return forward

@@ -118,12 +118,13 @@ def set_checkpointing(denoiser: Denoiser, *, on: bool = False, recomputed: Itera
     chosen = {unet.get_submodule(path) for path in recomputed}
     layers = {module for module in chosen if _is_repeatable(module)}
     blocks = chosen - layers
+    within = {module for block in blocks for module in block.modules()}
 
     def run(module: nn.Module, *args: object) -> object:
         is_chosen = on or module in blocks
         return checkpoint(module.__call__, *args, use_reentrant=False) if is_chosen else module(*args)
 
-    denoiser.lean.repeat(layers)
+    denoiser.lean.repeat(layers - within)
     if on or blocks:
         unet.enable_gradient_checkpointing(run)
     else:
@@ -161,7 +162,8 @@ def measure_costs(denoiser: Denoiser, batch: TrainingBatch) -> RecomputationCost
             paths[block],
             num_bytes,
             total - sum(layer.flops for layer in own),
-            block_bytes=num_bytes + _freed(own),
+            # Torch's checkpoint keeps all that a block saves, which is then not kept leanly.
+            block_bytes=num_bytes + sum(freed.get(module, 0) for module in block.modules()),
         )
         parts.append(part)
     set_checkpointing(denoiser)

@@ -166,7 +166,7 @@ def _preflight_html(state: PreflightState, found: Preflight | None) -> Markup:
 CURVE_WIDTH, CURVE_HEIGHT = 300, 90
 _CURVE = """const slider = () => element.querySelector(".checkpointing input");
 const show = () => {
-  const points = JSON.parse(slider().dataset.points), [x, y, text] = points[slider().value / 10];
+  const [percent, x, y, text] = JSON.parse(slider().dataset.points)[slider().value];
   const mark = element.querySelector(".checkpointing circle.chosen");
   mark.setAttribute("cx", x);
   mark.setAttribute("cy", y);
@@ -174,20 +174,29 @@ const show = () => {
   element.querySelector(".checkpointing output").textContent = text;
 };
 element.addEventListener("input", (event) => { if (event.target === slider()) show(); });
+let settled = 0;
 element.addEventListener("change", (event) => {
-  if (event.target === slider()) trigger("click", { percent: Number(slider().value) });
+  if (event.target !== slider()) return;
+  clearTimeout(settled);  // of presses that follow at once, as those of an arrow key do, Gradio takes the first alone
+  const [percent] = JSON.parse(slider().dataset.points)[slider().value];
+  settled = setTimeout(() => trigger("click", { percent }), 400);
 });
 """
 
 
 def _curve_html(found: Preflight) -> Markup:
-    """Memory against time of more and more gradient checkpointing, with a slider; empty where it was not measured."""
+    """Memory against time of more and more gradient checkpointing, with a slider; empty where it was not measured.
+
+    Points that take no less memory than one before, for a block that is there again for a moment, are left out.
+    """
     if len(found.curve) < 2:
         return Markup()
-    low, high = (by(point.peak_bytes for point in found.curve) for by in (min, max))
-    fast, slow = (by(point.seconds for point in found.curve) for by in (min, max))
+    curve = [p for i, p in enumerate(found.curve) if all(p.peak_bytes < q.peak_bytes for q in found.curve[:i])]
+    low, high = (by(point.peak_bytes for point in curve) for by in (min, max))
+    fast, slow = (by(point.seconds for point in curve) for by in (min, max))
     points = [
         (
+            point.percent,
             round(8 + (CURVE_WIDTH - 16) * (point.peak_bytes - low) / max(1, high - low)),
             round(8 + (CURVE_HEIGHT - 16) * (1 - (point.seconds - fast) / max(1e-9, slow - fast))),
             _(
@@ -197,9 +206,9 @@ def _curve_html(found: Preflight) -> Markup:
                 time=duration(point.seconds),
             ),
         )
-        for point in found.curve
+        for point in curve
     ]
-    chosen = min(range(len(points)), key=lambda i: abs(found.curve[i].percent - found.checkpointing_percent))
+    chosen = min(range(len(points)), key=lambda i: abs(curve[i].percent - found.checkpointing_percent))
     return _template(
         "checkpointing_curve", points=points, data=json.dumps(points), chosen=chosen, size=(CURVE_WIDTH, CURVE_HEIGHT)
     )
@@ -277,7 +286,7 @@ def _wire_preflight(
 
     then_refresh(errors.press(box.check.click, begin, inputs_kwargs=fields, **QUIET))
     then_refresh(box.cancel.click(cancel, box.of, **QUIET))
-    box.words.click(free, None, list(fields.values()), **QUIET)
+    box.words.click(free, None, list(fields.values()), trigger_mode="always_last", **QUIET)
     for index, button in enumerate(box.offers):
         taken = button.click(partial(take, index=index), box.of, list(fields.values()), **QUIET)
         then_refresh(errors.press(taken.success, begin, inputs_kwargs=fields, **QUIET))
