@@ -9,6 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from studio.datasets.snapshot import Snapshot
+from studio.engine.attention import AttentionPlan, set_attention
 from studio.engine.memory_forecast import MemoryCount
 from studio.engine.models import Components
 from studio.training.folder import PassFacts, read_plan
@@ -82,6 +83,21 @@ def test_gradients_do_not_depend_on_it(
         found = gradients(bench, adapters, denoiser)
         assert all(map(torch.equal, found, expected)), percent
     set_checkpointing(denoiser)
+    assert all(map(torch.equal, gradients(bench, adapters, denoiser), expected))
+
+
+def test_queries_keys_and_values_of_attention_in_chunks_are_freed_too(
+    snapshot: Snapshot, components: Components, cache: Path
+) -> None:
+    """As Apple's GPUs compute it, from copies that are contiguous."""
+    set_attention(components, AttentionPlan(max_scores=64, contiguous=True, head_width=64))
+    bench, adapters, denoiser, costs = prepared(snapshot, components, cache)
+    freed = {part.path.rpartition(".")[2] for part in costs.parts}
+    assert {"to_q", "to_k", "to_v"} <= freed
+    expected = gradients(bench, adapters, denoiser)
+    parts = costs.freeing(60)
+    set_checkpointing(denoiser, recomputed=[part.path for part in parts])
+    assert kept_bytes(denoiser, bench) == costs.kept_bytes - sum(part.freed_bytes for part in parts)
     assert all(map(torch.equal, gradients(bench, adapters, denoiser), expected))
 
 
