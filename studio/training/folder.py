@@ -58,7 +58,8 @@ class TrainingPlan(Record):
 
     Attributes:
         resolution: in pixels, of a square with the area of each image.
-        gradient_checkpointing: whether activations are computed twice; `checkpointing_reason` says why.
+        gradient_checkpointing: whether all activations are computed twice; `checkpointing_reason` says why.
+        recomputed: the parts of the U-Net that are, where not all are: paths of its modules.
         precision: of the base's weights; what learns is float32 always.
         mixed_precision: what passes are computed in; `no` but on CUDA.
         prompts: of the validation images.
@@ -73,6 +74,7 @@ class TrainingPlan(Record):
     resolution: int
     gradient_checkpointing: bool
     checkpointing_reason: KeptText
+    recomputed: tuple[str, ...] = ()
     precision: PrecisionName
     mixed_precision: MixedPrecisionName
     prompts: tuple[str, ...]
@@ -125,6 +127,18 @@ class PassFacts(Record):
     peak_bytes: int
 
 
+class CurvePoint(Record):
+    """What a batch takes where so much of the activations' memory is freed by gradient checkpointing.
+
+    Attributes:
+        percent: of what can be freed; 0 is off, 100 is on.
+    """
+
+    percent: int
+    seconds: float
+    peak_bytes: int
+
+
 class Offer(Record):
     """A change of settings, and what it would do, in words."""
 
@@ -140,6 +154,8 @@ class Preflight(Record):
         total_seconds: all of it: encoding, steps, held-out losses, images.
         limit_bytes: memory that there is for it.
         disk_bytes: what the run and its caches will need; free_disk_bytes: what is free.
+        curve: memory and time of a step for more and more gradient checkpointing; empty where it was not measured.
+        checkpointing_percent: where on the curve the training is.
         warnings: what would go wrong, in sentences.
     """
 
@@ -160,3 +176,5 @@ class Preflight(Record):
     free_disk_bytes: int
     offers: tuple[Offer, ...]
     warnings: tuple[KeptText, ...]
+    curve: tuple[CurvePoint, ...] = ()
+    checkpointing_percent: float = 0.0

@@ -18,7 +18,7 @@ TargetName = Literal[
 OptimizerName = Literal["AdamW", "Prodigy"]
 LrSchedulerName = Literal["constant", "linear", "cosine", "cosine with restarts"]
 MixedPrecisionName = Literal["no", "bf16", "fp16"]
-CheckpointingChoice = Literal["auto", "on", "off"]
+CheckpointingChoice = Literal["auto", "on", "off", "part"]
 CropName = Literal["centre", "random"]
 LossTypeName = Literal["l2", "huber", "smooth_l1"]
 HuberScheduleName = Literal["constant", "exponential", "snr"]
@@ -151,9 +151,18 @@ class TrainingSettings(Settings):
         "auto",
         title=N_("Gradient checkpointing"),
         description=N_(
-            "Compute activations twice instead of keeping them: about a quarter slower, "
-            "gigabytes less. auto: only when memory is short."
+            "Compute activations again instead of keeping them: gigabytes less, up to 40% slower. "
+            "auto: as little as memory allows; part: as much as set below."
         ),
+    )
+    gradient_checkpointing_percent: Annotated[int, Ge(0), Le(100)] = Field(
+        70,
+        title=N_("Checkpointed part"),
+        description=N_(
+            "With part: percentage of the activations' memory to free. What is cheapest to compute "
+            "again goes first; 0 is off, 100 is on."
+        ),
+        json_schema_extra={"unit": "%", "step": 5},
     )
     seed: Annotated[int, Ge(0), Le(SEED_MAX)] = Field(
         42, title=N_("Seed"), description=N_("Seed for weights, order, noise and every other random choice.")

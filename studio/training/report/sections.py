@@ -279,7 +279,7 @@ def machine_section(facts: RunFacts) -> Section:
     plan = facts.plan
     if plan is None:
         return Section(_("Machine and versions"), (Words(_("They are missing: the run decided nothing yet.")),))
-    checkpointing = _("on") if plan.gradient_checkpointing else _("off")
+    checkpointing = _("on") if plan.gradient_checkpointing else _("in part") if plan.recomputed else _("off")
     trainable = _(
         "{num_parameters:,} parameters in {layers}",
         num_parameters=plan.num_parameters,

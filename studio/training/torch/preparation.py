@@ -42,9 +42,9 @@ from studio.training.torch.memory import (
     assert_fits,
     assert_room,
     decide_checkpointing,
-    kept_bytes_of,
 )
 from studio.training.torch.processes import Processes, precision_of_passes
+from studio.training.torch.recomputation import measure_costs, set_checkpointing
 from studio.training.torch.validation import (
     check_generation,
     choose_prompts,
@@ -126,7 +126,9 @@ def prepare(
     if plan is None:
         decision = _decide(settings, denoiser, maker, processes)
         plan = _plan(settings, data, training_set, facts, decision, processes, digests, adapters, prompts, resolution)
-    _checkpoint(components, processes.device, wanted=plan.gradient_checkpointing)
+    set_checkpointing(denoiser, on=plan.gradient_checkpointing, recomputed=plan.recomputed)
+    if plan.gradient_checkpointing and processes.device.type == "cpu":
+        give_back_between_blocks(components.unet)
     give_back_free_memory()  # what encoding took
     return Prepared(
         settings, plan, training_set, manager, offloaded, adapters, denoiser, maker, noise_loss, generations, check
@@ -235,14 +237,6 @@ def _put_layers_in(
     return adapters, Denoiser(components, train_text_encoder=settings.train_text_encoder)
 
 
-def _checkpoint(components: Components, device: torch.device, *, wanted: bool) -> None:
-    """Compute passes again in place of keeping them, where that is wanted."""
-    if wanted:
-        components.unet.enable_gradient_checkpointing()
-    if wanted and device.type == "cpu":
-        give_back_between_blocks(components.unet)
-
-
 def _digests(settings: TrainingSettings, components: Components, plan: TrainingPlan | None) -> dict[str, str]:
     """Of the model's parts; a run that goes on has the model that it began with.
 
@@ -304,7 +298,7 @@ def _decide(
         return decide_checkpointing(
             settings,
             device=processes.device,
-            kept_bytes_per_picture=lambda: kept_bytes_of(denoiser, maker.batch(0)),
+            measure=lambda: measure_costs(denoiser, maker.batch(0)),
             num_processes=processes.count,
         )
 
@@ -330,6 +324,7 @@ def _plan(
         resolution=resolution,
         gradient_checkpointing=decision.on,
         checkpointing_reason=decision.reason,
+        recomputed=decision.recomputed,
         precision=facts.precision.precision,
         mixed_precision=mixed_precision,
         prompts=prompts,
