@@ -149,9 +149,9 @@ def test_the_scores_of_each_step_say_in_words_how_they_compare_with_the_base(
     scores = (score_event(100, 0.02), score_event(200, 0.7))
     html = scrubber_html(run, history_of(*events, reference_event(0.98), *scores), thumbnails)
     assert 'data-of-step="100" hidden>2% <span class="outcome bad">worse</span>' in html
-    assert 'data-of-step="200">0.70 <span class="outcome good">better</span>' in html
+    assert 'data-of-step="200">70% <span class="outcome good">better</span>' in html
     assert '0.40 <span class="outcome quiet">like base and dataset</span>' in html, "of the sharpness"
     no_white = scrubber_html(run, history_of(*events, reference_event(0.1), *scores), thumbnails)
     reached = scrubber_html(run, history_of(*events, reference_event(0.72), *scores), thumbnails)
-    assert '>0.70 <span class="outcome good">better, like the dataset</span>' in reached
+    assert '>70% <span class="outcome good">better, like the dataset</span>' in reached
     assert ">better<" not in no_white, "a dataset without white backgrounds does not want them"
