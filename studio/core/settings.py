@@ -16,8 +16,9 @@ PrecisionName = Literal["float32", "float16", "bfloat16"]
 PredictionType = Literal["auto", "epsilon", "v_prediction"]
 PictureFormatName = Literal["png", "jpeg", "webp"]
 SchedulerName = Literal[
-    "model's own", "DDIM", "PNDM", "Euler", "Euler a", "DPM++ 2M", "DPM++ 2M Karras", "UniPC", "DDPM", "LCM"
-]
+    "model's own", "DDIM", "PNDM", "Euler", "Euler a", "Euler trailing",
+    "DPM++ 2M", "DPM++ 2M Karras", "UniPC", "DDPM", "LCM",
+]  # fmt: skip
 SCHEDULER_NAMES: tuple[SchedulerName, ...] = get_args(SchedulerName)
 
 SHIPPED_MODEL = "shoes-demo"
@@ -25,8 +26,7 @@ SHIPPED_DATASET = "built-in:casual-shoes"  # no dataset of a person can be calle
 SEED_MAX = 2**63 - 1
 LCM_MAX_STEPS = 50
 """diffusers' LCMScheduler picks its steps among the 50 of `original_inference_steps`."""
-RELATED_SETTINGS = ("scheduler", "num_inference_steps")
-"""Generation settings whose values must fit each other: `GenerationSettings` checks them together."""
+RELATED_SETTINGS = ("scheduler", "num_inference_steps")  # must fit each other: `GenerationSettings` checks it
 
 
 def _whole_characters(text: str) -> str:
@@ -141,7 +141,9 @@ class GenerationSettings(Settings):
     scheduler: SchedulerName = Field(
         "model's own",
         title=N_("Scheduler"),
-        description=N_("How noise becomes an image. LCM needs an LCM LoRA and 4 to 8 steps, at most 50."),
+        description=N_(
+            "How noise becomes an image. LCM is for LCM LoRAs, Euler trailing for Speed LoRAs, 4 steps each."
+        ),
         json_schema_extra={"group": N_("Advanced")},
     )
     guidance_start: Fraction = Field(

@@ -57,10 +57,11 @@ def form_hint(field: FieldInfo) -> FormHint:
 
 
 def form_groups(kind: type[Settings]) -> dict[str, tuple[str, ...]]:
-    """The names of the fields of each group, in the model's order, without the hidden ones and models inside."""
+    """The names of each group's fields in the model's order, inherited ones last, without hidden ones and models."""
     groups: dict[str, tuple[str, ...]] = {}
     group = ""
-    for name, field in kind.model_fields.items():
+    for name in sorted(kind.model_fields, key=lambda name: name not in kind.__annotations__):
+        field = kind.model_fields[name]
         hint = form_hint(field)
         group = group if hint.group is None else hint.group
         if not hint.hidden and not _is_model(field):

@@ -21,10 +21,10 @@ from studio.training.begin import assert_consistent, take_snapshot
 from studio.training.folder import Offer, PassFacts, Preflight, TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.caches import crop_to_pixels, read_item, variants_of
-from studio.training.torch.data import TrainingSet, fewer_sizes, make_training_set
+from studio.training.torch.data import RunData, TrainingSet, fewer_sizes, make_training_set
 from studio.training.torch.loss import NUM_TRIPLES
 from studio.training.torch.memory import BACKWARD_FACTOR, SHARE_OF_FREE, kept_bytes_of
-from studio.training.torch.preparation import Prepared, RunData, prepare
+from studio.training.torch.preparation import Prepared, prepare
 from studio.training.torch.processes import Processes, precision_of_passes
 from studio.training.torch.validation import settings_notes
 

@@ -38,9 +38,10 @@ from studio.training.folder import RunFolder, read_plan, write_plan
 from studio.training.report import write_report
 from studio.training.settings import MixedPrecisionName, TrainingSettings
 from studio.training.torch.assembly import assemble
+from studio.training.torch.data import RunData
 from studio.training.torch.finish import check_picture, finish
 from studio.training.torch.loop import TrainingLoop, Watch
-from studio.training.torch.preparation import Prepared, RunData, prepare
+from studio.training.torch.preparation import Prepared, prepare
 from studio.training.torch.processes import Processes, precision_of_passes
 from studio.training.torch.reporter import BetweenSteps, Reporter, save_step
 
