@@ -26,7 +26,7 @@ from studio.core.language import _, ngettext
 from studio.core.paths import UserData, locate_user_data
 from studio.core.text import STEP_SIGN, duration, gigabytes
 from studio.training.folder import Preflight, RunFolder
-from studio.training.presets import PRESETS
+from studio.training.presets import PRESETS, settings_from
 from studio.training.settings import TrainingSettings
 
 
@@ -47,6 +47,14 @@ def train(
         Path | None,
         typer.Option("--settings", help=_("Start with the settings of another run, or of the page: a JSON file.")),
     ] = None,
+    make_fast: Annotated[
+        str | None,
+        typer.Option(
+            "--make-fast",
+            metavar="RUN",
+            help=_("Train a Speed LoRA of a finished run: its LoRA's images in 4 steps without guidance."),
+        ),
+    ] = None,
     preflight: Annotated[
         bool,
         typer.Option("--preflight", help=_("Run a few steps to estimate time, memory and disk space; train nothing.")),
@@ -64,7 +72,7 @@ def train(
 ) -> None:
     """Begin a run, or go on with one."""
     # Here, not above: what reads datasets takes a while to import, and every command would wait for it.
-    from studio.training.begin import begin_run, read_run_settings, read_settings_file, settings_from
+    from studio.training.begin import begin_run, read_run_settings, read_settings_file
 
     if list_settings:
         typer.echo(describe_settings())
@@ -76,10 +84,15 @@ def train(
         values.pop("cpu", None)  # of the queue's worker, which passes it on: a run has its own
     if settings_file is not None:
         values = {**read_settings_file(settings_file).model_dump(), **values}
-    _assert_possible(run, preset, values, assignments or ())
+    if make_fast is None:
+        _assert_possible(run, preset, values, assignments or ())
+    elif run or preset or values:
+        raise SettingsError(_("--make-fast takes the settings of its run; only --set can change some."))
     if queue and use_snapshot:
         raise SettingsError(_("--use-snapshot cannot be queued: the queue starts a run as it is. Leave --queue out."))
     found = RunFolder.find(run, place.runs) if run is not None else None
+    if make_fast is not None:
+        found = _begin_making_fast(make_fast, place, assignments or ())
     if preflight:
         wanted = read_run_settings(found) if found else settings_from(preset, values, assignments or ())
         _preflight(wanted, place, as_json=json)
@@ -90,6 +103,17 @@ def train(
         queue_job("train", folder.root, place)
         return
     _train(folder, place, use_snapshot=use_snapshot, as_job=job)
+
+
+def _begin_making_fast(name: str, place: UserData, assignments: Sequence[str]) -> RunFolder:
+    """A new run that makes the LoRA of this one fast."""
+    from studio.loras.library import LoraLibrary
+    from studio.training.begin import begin_making_fast
+    from studio.training.session import add_to_library, follow_run
+
+    run = RunFolder.find(name, place.runs)
+    lora = add_to_library(run, follow_run(run.events).look(), LoraLibrary(place.loras))
+    return begin_making_fast(run, lora, place, assignments)
 
 
 def _assert_possible(

@@ -1,20 +1,34 @@
-"""How many steps an image takes: scheduler, steps and guidance, which belong together, as one choice.
+"""How fast images are made: scheduler, steps and guidance, which belong together, as one choice.
 
-A Speed LoRA tells in its metadata with which of them it is used.
+A Speed LoRA says in its metadata with which of them it is used.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 
 from pydantic import ValidationError
 
-from studio.core.settings import Guidance, SchedulerName, Settings, StepCount
+from studio.core.errors import LoraError, WeightsFileError
+from studio.core.language import N_, _
+from studio.core.settings import GenerationSettings, Guidance, LoraChoice, SchedulerName, Settings, StepCount, Strength
+from studio.loras.library import LoraLibrary
+from studio.loras.weights_file import file_state, read_header
 
 SPEED_METADATA = "lora_studio.speed"
 """The entry of a LoRA's metadata that holds its `SpeedUse` as JSON."""
+FULL, FAST = "full", "fast"
+SPEEDS: Mapping[str, Mapping[str, object]] = {
+    FULL: {"scheduler": "model's own", "num_inference_steps": 25, "guidance_scale": 7.5},
+    FAST: {"scheduler": "DPM++ 2M", "num_inference_steps": 8, "guidance_scale": 7.5},
+}
+"""What each speed without a LoRA sets; guidance acts in all steps."""
+SPEED_TITLES: Mapping[str, str] = {FULL: N_("Full (25 steps, guided)"), FAST: N_("Fast (DPM++ 2M, 8 steps)")}
+FEW_STEP_SCHEDULERS: tuple[SchedulerName, ...] = ("Euler trailing", "LCM")
 
 
 class SpeedUse(Settings):
-    """With what a Speed LoRA is used; `teacher_lora` acts beside it, if the file names one.
+    """With what a Speed LoRA is used; `teacher_lora` acts beside it, where it was made for one.
 
     Attributes:
         timesteps: at which its steps begin, from noise on.
@@ -25,7 +39,12 @@ class SpeedUse(Settings):
     scheduler: SchedulerName
     timesteps: tuple[int, ...] = ()
     teacher_lora: str = ""
-    teacher_lora_strength: float = 1.0
+    teacher_lora_strength: Strength = 1.0
+
+    @property
+    def changes(self) -> dict[str, object]:
+        """The generation settings that it sets."""
+        return {name: getattr(self, name) for name in ("scheduler", "num_inference_steps", "guidance_scale")}
 
 
 LCM_USE = SpeedUse(num_inference_steps=4, scheduler="LCM")
@@ -39,4 +58,75 @@ def use_of(name: str, metadata: Mapping[str, str]) -> SpeedUse | None:
             return SpeedUse.model_validate_json(metadata[SPEED_METADATA])
         except ValidationError:  # of another version: it can still be used as any LoRA
             return None
-    return LCM_USE if "lcm" in name.casefold().replace("_", "-").split("-") else None
+    words = name.casefold().replace("_", "-").replace(" ", "-").split("-")
+    return LCM_USE if "lcm" in words else None
+
+
+def speed_loras(library: LoraLibrary) -> dict[str, SpeedUse]:
+    """The library's LoRAs for few steps, by their names."""
+    found = {}
+    for name in library.names():
+        try:
+            path = library.path_of(name)
+            use = _read_use(name, path, file_state(path))
+        except (LoraError, WeightsFileError, OSError):  # gone meanwhile or damaged: its card says so
+            continue
+        if use is not None:
+            found[name] = use
+    return found
+
+
+@lru_cache(maxsize=1024)  # pages ask twice a second
+def _read_use(name: str, path: Path, _state: tuple[int, ...]) -> SpeedUse | None:
+    return use_of(name, read_header(path).metadata)
+
+
+def speed_choices(library: LoraLibrary) -> list[tuple[str, str]]:
+    """(what the page calls it, its key) of every speed: full, fast, and each Speed LoRA by its name."""
+    steps = N_("{name} ({steps} steps)")
+    return [
+        *((_(title), key) for key, title in SPEED_TITLES.items()),
+        *((_(steps, name=name, steps=use.num_inference_steps), name) for name, use in speed_loras(library).items()),
+    ]
+
+
+def speed_changes(speed: str, library: LoraLibrary) -> dict[str, object]:
+    """The generation settings that a speed sets together, without its LoRA.
+
+    Raises:
+        LoraError: where there is no such speed.
+    """
+    known = speed_loras(library)
+    if speed not in known and speed not in SPEEDS:
+        names = ", ".join((*SPEEDS, *known))
+        raise LoraError(_("There is no speed {speed!r}. Choose one of {names}.", speed=speed, names=names))
+    changes = known[speed].changes if speed in known else SPEEDS[speed]
+    return {**changes, "guidance_start": 0.0, "guidance_end": 1.0}
+
+
+def with_speed(
+    speed: str, loras: tuple[LoraChoice, ...], library: LoraLibrary
+) -> tuple[dict[str, object], tuple[LoraChoice, ...]]:
+    """(the generation settings that a speed sets together, the LoRAs that act then).
+
+    A Speed LoRA replaces another one, and brings the LoRA that it was made for where none acts yet.
+
+    Raises:
+        LoraError: where there is no such speed.
+    """
+    changes, known = speed_changes(speed, library), speed_loras(library)
+    kept = tuple(choice for choice in loras if choice.name not in known)
+    if speed not in known:
+        return changes, kept
+    use = known[speed]
+    if not kept and use.teacher_lora in library.names():
+        kept = (LoraChoice(name=use.teacher_lora, strength=use.teacher_lora_strength),)
+    return changes, (*kept, LoraChoice(name=speed))
+
+
+def speed_of(settings: GenerationSettings) -> str:
+    """The speed that these settings say, as far as can be told."""
+    if settings.scheduler in FEW_STEP_SCHEDULERS and settings.loras:
+        return settings.loras[-1].name
+    is_fast = all(getattr(settings, name) == value for name, value in SPEEDS[FAST].items())
+    return FAST if is_fast else FULL

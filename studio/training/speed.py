@@ -10,9 +10,11 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 from pydantic import Field
 
-from studio.core.language import N_
+from studio.core.language import N_, _
 from studio.core.settings import GenerationSettings, Guidance, LoraChoice, Settings, Strength
+from studio.images.scores.summary import Spread
 from studio.loras.speed import SpeedUse
+from studio.training.events import ScoreEvent
 
 ObjectiveName = Literal["images", "few steps"]
 
@@ -94,3 +96,37 @@ def speed_use(settings: SpeedSettings) -> SpeedUse:
         teacher_lora=Path(settings.teacher_lora).stem if settings.teacher_lora else "",
         teacher_lora_strength=settings.teacher_lora_strength,
     )
+
+
+NEAR_ENOUGH = 10.0  # RMS of 255: the same image by eye
+WHITE_ENOUGH = 0.02  # of the border's share of white
+SHARP_ENOUGH = 0.05  # of the teacher's sharpness
+
+
+def speed_advice(scored: ScoreEvent) -> tuple[bool, str]:
+    """(whether a Speed LoRA is good enough, that in sentences): beside its teacher, on the validation images."""
+    known = [distance for distance in scored.distances if distance is not None]
+    if not known:
+        return False, _("Whether the Speed LoRA is good enough is not known: it has no valid images.")
+    distance, ours, theirs = sum(known) / len(known), scored.scores, scored.base
+    wrong = []
+    if distance > NEAR_ENOUGH:
+        far = N_("its images are {distance:.1f} of 255 from the teacher's, where {limit:g} is hard to see")
+        wrong.append(_(far, distance=distance, limit=NEAR_ENOUGH))
+    if ours.whiteness and theirs.whiteness and ours.whiteness.mean < theirs.whiteness.mean - WHITE_ENOUGH:
+        wrong.append(_("the background is less white"))
+    if ours.sharpness and theirs.sharpness and _ratio(ours.sharpness, theirs.sharpness) > SHARP_ENOUGH:
+        wrong.append(_("the sharpness differs"))
+    if ours.num_named_right < theirs.num_named_right:
+        wrong.append(_("colours are wrong more often"))
+    if not wrong:
+        good = N_("Good enough: its images are {distance:.1f} of 255 from the teacher's, as white, as sharp.")
+        return True, _(good, distance=distance)
+    why = "; ".join(wrong)
+    advice = N_("Look at the images: {why}. More steps, or more of the teacher's images, bring them nearer.")
+    return False, _(advice, why=why)
+
+
+def _ratio(ours: Spread, theirs: Spread) -> float:
+    """How far the means are apart, as a share of the second."""
+    return abs(ours.mean / theirs.mean - 1) if theirs.mean else 0.0

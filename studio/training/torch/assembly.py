@@ -225,7 +225,8 @@ def _make_validation(
         cancelled=to_end,
     )
     items = [item for item in prepared.data.items if not item.is_prior]
-    scores = RunScores(run.root, items, report=reporter.progress, cancelled=to_end)
+    speed = prepared.settings.makes_speed_lora
+    scores = RunScores(run.root, items, reporter.progress, to_end, has_teacher=speed, knows_reference=speed)
     for event in reported:
         scores.take_in(event)
     made = {event.step for event in reported if isinstance(event, SampleEvent)}

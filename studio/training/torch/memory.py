@@ -19,6 +19,7 @@ from studio.engine.device_operations import DROPOUT, LINEAR
 from studio.engine.memory import free_bytes, total_bytes
 from studio.engine.memory_forecast import count_training_step, counted_plan
 from studio.engine.models import Components
+from studio.training.folder import PassFacts
 from studio.training.settings import TrainingSettings
 from studio.training.torch.batches import TrainingBatch
 from studio.training.torch.loss import Denoiser, predict
@@ -28,6 +29,7 @@ SHARE_OF_FREE = 0.8
 # Besides what is kept for backward, backward itself needs room for gradients of activations.
 BACKWARD_FACTOR = 1.25
 MIN_FREE_TO_MEASURE = 3 * 2**30
+NEARLY_ALL = 0.9  # of memory or disk: from here on it is short
 
 
 @dataclass(frozen=True)
@@ -197,3 +199,19 @@ def assert_room(
                 "gradient_checkpointing on."
             )
         raise TrainingError(f"{too_much} {advice}")
+
+
+def memory_warnings(chosen: PassFacts, *, limit: int, disk: int, free_disk: int) -> tuple[str, ...]:
+    """What is short for a training: memory or disk, in sentences."""
+    warnings = []
+    if chosen.peak_bytes > limit * NEARLY_ALL:
+        memory = _(
+            "It needs {needed} of {limit}: the machine would swap or end it. Take one of the suggestions.",
+            needed=gigabytes(chosen.peak_bytes),
+            limit=gigabytes(limit),
+        )
+        warnings.append(memory)
+    if disk > free_disk * NEARLY_ALL:
+        needed, free = gigabytes(disk), gigabytes(free_disk)
+        warnings.append(_("It needs {needed} of disk, {free} are free. Free some first.", needed=needed, free=free))
+    return tuple(warnings)

@@ -28,6 +28,7 @@ from studio.ui.shell import item_actions
 from studio.ui.shell.commands import COMPARED_ON_LOAD, PreflightRunner
 from studio.ui.shell.parts import QUIET, Group, Part, problem, show_folder, toasts
 from studio.ui.shell.selection import FieldErrors, Selection, changed, error_box, read_selection, select
+from studio.ui.speed import render_speed, wire_speed
 from studio.ui.training.form import dataset_choices
 
 # The ready time assumes that the batch starts now, so it moves with the clock.
@@ -122,6 +123,7 @@ def _form_parts(page: BatchPage, view: BatchView) -> dict[str, Part]:
     choices = gr.update(choices=[(_(NO_LORA), NO_LORA), *((name, name) for name in page.library.names())])
     return {
         "batch-start": gr.update(value=_("Add to queue") if has_work(view.jobs) else _("Start")),
+        "batch-speed": render_speed(page.library),
         "batch-forecast": lambda: forecast_html(page.forecast.state),
         "batch-measure-of": gr.update(value=str(page.forecast.state.number)),
         "batch-measure-cancel": gr.update(visible=page.forecast.state.running),
@@ -217,6 +219,7 @@ def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML, errors: Fi
     gr.on(form.changes(), show, inputs_kwargs=form.named, outputs=previewed, **last)
     loras = {name: form.named[name] for i in range(LORA_ROWS) for name in (f"lora_{i}", f"strength_{i}")}
     then_show(form.example.click(fill_example, inputs_kwargs=loras, outputs=controls, **QUIET))
+    then_show(wire_speed(form.named, page.library))
     then_show(tab.panel.duplicate.click(copy, selection, controls, **QUIET))
     axes = {"seed": form.named["seed"], **form.grid.named}
     then_show(errors.press(form.grid.fill.click, make_grid, inputs_kwargs=axes, outputs=controls, **QUIET))

@@ -250,10 +250,11 @@ def compare_values(record: ImageRecord, compare: Mapping[str, Any]) -> dict[Any,
     settings = record.settings
     prompt = " ".join(settings.prompt.split())  # there a line is a prompt
     values = {**generation_values(settings), "prompts": prompt, "num_seeds": 1, "left": BASE}
-    if settings.loras:
-        values |= {"right": settings.loras[0].name, "right_strength": settings.loras[0].strength}
-    if len(settings.loras) > 1:
-        name = settings.loras[0].name
+    loras = [choice for choice in settings.loras if choice.name != values["speed"]]
+    if loras:
+        values |= {"right": loras[0].name, "right_strength": loras[0].strength}
+    if len(loras) > 1:
+        name = loras[0].name
         toast(_("Compare has one LoRA a side: {name} is chosen, the image's others are not.", name=name))
     return {control: values[name] for name, control in compare.items() if name in values}
 
