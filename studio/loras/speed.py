@@ -18,6 +18,8 @@ from studio.loras.weights_file import file_state, read_header
 SPEED_METADATA = "lora_studio.speed"
 """The entry of a LoRA's metadata that holds its `SpeedUse` as JSON."""
 FULL, FAST = "full", "fast"
+OF_LORA = "lora:"
+"""What the key of a Speed LoRA begins with: a LoRA may be called fast."""
 SPEEDS: Mapping[str, Mapping[str, object]] = {
     FULL: {"scheduler": "model's own", "num_inference_steps": 25, "guidance_scale": 7.5},
     FAST: {"scheduler": "DPM++ 2M", "num_inference_steps": 8, "guidance_scale": 7.5},
@@ -86,22 +88,16 @@ def speed_choices(library: LoraLibrary) -> list[tuple[str, str]]:
     steps = N_("{name} ({steps} steps)")
     return [
         *((_(title), key) for key, title in SPEED_TITLES.items()),
-        *((_(steps, name=name, steps=use.num_inference_steps), name) for name, use in speed_loras(library).items()),
+        *(
+            (_(steps, name=name, steps=use.num_inference_steps), f"{OF_LORA}{name}")
+            for name, use in speed_loras(library).items()
+        ),
     ]
 
 
-def speed_changes(speed: str, library: LoraLibrary) -> dict[str, object]:
-    """The generation settings that a speed sets together, without its LoRA.
-
-    Raises:
-        LoraError: where there is no such speed.
-    """
-    known = speed_loras(library)
-    if speed not in known and speed not in SPEEDS:
-        names = ", ".join((*SPEEDS, *known))
-        raise LoraError(_("There is no speed {speed!r}. Choose one of {names}.", speed=speed, names=names))
-    changes = known[speed].changes if speed in known else SPEEDS[speed]
-    return {**changes, "guidance_start": 0.0, "guidance_end": 1.0}
+def lora_of_speed(speed: str) -> str:
+    """The name of the Speed LoRA that a speed's key names; empty of full and fast."""
+    return "" if speed in SPEEDS else speed.removeprefix(OF_LORA)
 
 
 def with_speed(
@@ -111,22 +107,29 @@ def with_speed(
 
     A Speed LoRA replaces another one, and brings the LoRA that it was made for where none acts yet.
 
+    Args:
+        speed: full, fast, or a Speed LoRA's name.
+
     Raises:
         LoraError: where there is no such speed.
     """
-    changes, known = speed_changes(speed, library), speed_loras(library)
+    known, name = speed_loras(library), lora_of_speed(speed)
     kept = tuple(choice for choice in loras if choice.name not in known)
-    if speed not in known:
-        return changes, kept
-    use = known[speed]
+    every = {"guidance_start": 0.0, "guidance_end": 1.0}
+    if not name:
+        return {**SPEEDS[speed], **every}, kept
+    if name not in known:
+        names = ", ".join((*SPEEDS, *(f"{OF_LORA}{known_name}" for known_name in known)))
+        raise LoraError(_("There is no speed {speed!r}. Choose one of {names}.", speed=name, names=names))
+    use = known[name]
     if not kept and use.teacher_lora in library.names():
         kept = (LoraChoice(name=use.teacher_lora, strength=use.teacher_lora_strength),)
-    return changes, (*kept, LoraChoice(name=speed))
+    return {**use.changes, **every}, (*kept, LoraChoice(name=name))
 
 
 def speed_of(settings: GenerationSettings) -> str:
-    """The speed that these settings say, as far as can be told."""
+    """The key of the speed that these settings say, as far as can be told."""
     if settings.scheduler in FEW_STEP_SCHEDULERS and settings.loras:
-        return settings.loras[-1].name
+        return f"{OF_LORA}{settings.loras[-1].name}"
     is_fast = all(getattr(settings, name) == value for name, value in SPEEDS[FAST].items())
     return FAST if is_fast else FULL

@@ -77,7 +77,6 @@ PRESETS: dict[str, Preset] = {
             "objective": "few steps",
             "targets": "as LCM-LoRA",
             "rank": 16,
-            "lora_alpha": 16.0,
             "learning_rate": 1e-3,
             "lr_scheduler": "cosine",
             "weight_decay": 0.0,

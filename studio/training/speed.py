@@ -29,6 +29,7 @@ class SpeedSettings(Settings):
             "What is learned: the dataset's images, or with “few steps” (a Speed LoRA) to draw the model's own images "
             "of the dataset's captions in few steps, without guidance."
         ),
+        json_schema_extra={"group": N_("Speed LoRA")},
     )
     teacher_lora: str = Field(
         "",

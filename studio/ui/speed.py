@@ -12,7 +12,7 @@ from studio.core.errors import SettingsError
 from studio.core.language import _
 from studio.core.settings import LoraChoice
 from studio.loras.library import LoraLibrary
-from studio.loras.speed import FULL, SPEED_TITLES, speed_choices, with_speed
+from studio.loras.speed import FULL, SPEED_TITLES, lora_of_speed, speed_choices, with_speed
 from studio.ui.forms import LORA_ROWS, NO_LORA, by_component, lora_choices, lora_options
 from studio.ui.shell.parts import QUIET, Update, toasts
 
@@ -56,7 +56,8 @@ def wire_speed(named: Mapping[str, Any], library: LoraLibrary) -> Any:  # noqa: 
 
 def speed_loras_of(speed: str) -> tuple[LoraChoice, ...]:
     """The Speed LoRA that a speed is; none of those without one."""
-    return () if speed in SPEED_TITLES else (LoraChoice(name=speed),)
+    name = lora_of_speed(speed)
+    return (LoraChoice(name=name),) if name else ()
 
 
 def _row_values(loras: tuple[LoraChoice, ...], library: LoraLibrary) -> dict[str, object]:

@@ -24,6 +24,7 @@ from studio.images.a1111 import PictureText
 from studio.images.comparison import BASE
 from studio.images.files import read_picture_text
 from studio.images.gallery import History, HistoryPage, PastPicture, picture_name
+from studio.loras.speed import lora_of_speed
 from studio.ui.forms import NO_CHANGE, generation_values
 from studio.ui.inference.generate import IMAGE_CLICKS, GenerateMode
 from studio.ui.inference.generate_form import RANDOM_SEED_LIMIT, GenerateForm
@@ -250,7 +251,7 @@ def compare_values(record: ImageRecord, compare: Mapping[str, Any]) -> dict[Any,
     settings = record.settings
     prompt = " ".join(settings.prompt.split())  # there a line is a prompt
     values = {**generation_values(settings), "prompts": prompt, "num_seeds": 1, "left": BASE}
-    loras = [choice for choice in settings.loras if choice.name != values["speed"]]
+    loras = [choice for choice in settings.loras if choice.name != lora_of_speed(str(values["speed"]))]
     if loras:
         values |= {"right": loras[0].name, "right_strength": loras[0].strength}
     if len(loras) > 1:

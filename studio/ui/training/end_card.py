@@ -6,11 +6,10 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from studio.core.errors import RunError, SettingsError
 from studio.core.language import N_, _
 from studio.core.text import template
 from studio.loras.library import LoraLibrary
-from studio.training.begin import begin_making_fast, read_run_settings
+from studio.training.begin import begin_making_fast
 from studio.training.events import SampleEvent, ScoreEvent
 from studio.training.folder import RunFolder
 from studio.training.session import RunHistory, TrainingView, add_to_library, lora_to_send
@@ -19,7 +18,7 @@ from studio.ui.shell.images import run_thumbnail_url
 from studio.ui.shell.parts import QUIET, live_html, toast, toasts
 from studio.ui.shell.selection import changed, read_selection
 from studio.ui.training.destinations import Destinations, in_rows, lead_to, wire_compare, wire_use
-from studio.ui.training.images import Thumbnails
+from studio.ui.training.images import Thumbnails, is_speed_run
 from studio.ui.training.plot import OUTCOME_KINDS, SCORES, WHITE_BORDER, Outcome, ScoreKind, capitalized, reached
 from studio.ui.training.queue import TrainingPage
 from studio.ui.training.view import reasons
@@ -71,14 +70,6 @@ def end_card_html(view: TrainingView, thumbnails: Thumbnails) -> Markup:
         worse=comparison.worse if comparison else (),
         is_speed=speed,
     )
-
-
-def is_speed_run(run: RunFolder) -> bool:
-    """Whether it made a Speed LoRA, beside which its teacher stands in place of the base."""
-    try:
-        return read_run_settings(run).makes_speed_lora
-    except (RunError, SettingsError):  # its settings are damaged: said elsewhere
-        return False
 
 
 def telling_score(history: RunHistory, scored: ScoreEvent) -> tuple[ScoreKind, Outcome] | None:

@@ -112,7 +112,7 @@ def test_all_broken_rules_are_told_at_once() -> None:
 
 def test_an_unknown_preset_is_refused_with_those_there_are() -> None:
     with pytest.raises(
-        SettingsError, match=r"preset must be one of seed, quick-try, style, product-photos, got 'fast'"
+        SettingsError, match=r"preset must be one of seed, quick-try, style, product-photos, speed, got 'fast'"
     ):
         settings_from("fast", {"dataset": "shoes"}, [])
 
