@@ -107,6 +107,7 @@ def speed_settings(settings: TrainingSettings, lora: str) -> TrainingSettings:
     own = {
         "name": f"{settings.name[:70]} 4 steps",
         "teacher_lora": lora,
+        "teacher_guidance_scale": settings.validation_guidance_scale,  # of the images that were looked at
         "train_batch_size": batch,
         "gradient_accumulation_steps": max(1, IMAGES_PER_STEP // batch),
     }

@@ -265,7 +265,9 @@ def test_the_teachers_lora_acts_in_its_images_in_training_and_in_the_files_check
 
 
 def test_make_it_fast_takes_model_captions_and_size_of_the_run_and_its_lora(place: Place) -> None:
-    style = place.begin(name="style", max_train_steps=1, trigger_word="zzz", train_text_encoder=True)
+    style = place.begin(
+        name="style", max_train_steps=1, trigger_word="zzz", train_text_encoder=True, validation_guidance_scale=4
+    )
     train_run(style, place.user_data)
     run = begin_making_fast(style, "style", place.user_data, ["max_train_steps=2"])
     assert read_status(run).state == "new"
@@ -275,7 +277,7 @@ def test_make_it_fast_takes_model_captions_and_size_of_the_run_and_its_lora(plac
     assert settings.makes_speed_lora
     assert (settings.name, settings.teacher_lora, settings.trigger_word) == ("style 4 steps", "style", "zzz")
     assert (settings.model, settings.dataset, settings.resolution) == (str(place.model), str(place.dataset), 64)
-    assert settings.max_train_steps == 2
+    assert (settings.max_train_steps, settings.teacher_guidance_scale) == (2, 4)
     assert not settings.train_text_encoder
     assert settings.train_batch_size * settings.gradient_accumulation_steps == 16
 
