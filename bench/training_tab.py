@@ -23,9 +23,10 @@ from studio.core.errors import StudioError
 from studio.core.paths import UserData, assets_folder
 from studio.jobs.folder import read_status
 from studio.jobs.queue import JobQueue
-from studio.training.begin import begin_run, settings_from
+from studio.training.begin import begin_run
 from studio.training.events import AnyEvent, CheckpointEvent, StepEvent, read_events
 from studio.training.folder import RunFolder
+from studio.training.presets import settings_from
 from studio.training.session import TrainingSession
 
 if TYPE_CHECKING:

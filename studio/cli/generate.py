@@ -21,9 +21,11 @@ from studio.cli.options import (
     PrecisionOption,
     SchedulerOption,
     SeedOption,
+    SpeedOption,
     StepsOption,
     UserDataOption,
     WidthOption,
+    at_speed,
     field_help,
     lora_choices,
     output_folder,
@@ -56,6 +58,7 @@ def generate(
     scheduler: SchedulerOption = GENERATION_DEFAULTS.scheduler,
     seed: SeedOption = GENERATION_DEFAULTS.seed,
     long_prompt: LongPromptOption = False,
+    speed: SpeedOption = None,
     model: ModelOption = SHIPPED_MODEL,
     precision: PrecisionOption = "float32",
     prediction_type: Annotated[
@@ -73,13 +76,14 @@ def generate(
     user_data: UserDataOption = None,
 ) -> None:
     """Make images of one prompt."""
-    generation = read_options(context, GenerationSettings, loras=lora_choices(lora))
+    place = locate_user_data(user_data)
+    generation = at_speed(speed, read_options(context, GenerationSettings, loras=lora_choices(lora)), place)
     settings, model_settings = (
         read_options(context, ImagesSettings, generation=generation),
         read_options(context, ModelSettings),
     )
     print_prompt_notes([generation], model=model_settings.model)
-    place, folder = locate_user_data(user_data), output_folder(out)
+    folder = output_folder(out)
     prepare_engine()
     with heavy_imports():
         from studio.cli.engine import loaded_manager, printing_watcher

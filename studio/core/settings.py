@@ -16,17 +16,16 @@ PrecisionName = Literal["float32", "float16", "bfloat16"]
 PredictionType = Literal["auto", "epsilon", "v_prediction"]
 PictureFormatName = Literal["png", "jpeg", "webp"]
 SchedulerName = Literal[
-    "model's own", "DDIM", "PNDM", "Euler", "Euler a", "DPM++ 2M", "DPM++ 2M Karras", "UniPC", "DDPM", "LCM"
-]
+    "model's own", "DDIM", "PNDM", "Euler", "Euler a", "Euler trailing",
+    "DPM++ 2M", "DPM++ 2M Karras", "UniPC", "DDPM", "LCM",
+]  # fmt: skip
 SCHEDULER_NAMES: tuple[SchedulerName, ...] = get_args(SchedulerName)
 
 SHIPPED_MODEL = "shoes-demo"
 SHIPPED_DATASET = "built-in:casual-shoes"  # no dataset of a person can be called so, and it is the same everywhere
 SEED_MAX = 2**63 - 1
-LCM_MAX_STEPS = 50
-"""diffusers' LCMScheduler picks its steps among the 50 of `original_inference_steps`."""
-RELATED_SETTINGS = ("scheduler", "num_inference_steps")
-"""Generation settings whose values must fit each other: `GenerationSettings` checks them together."""
+LCM_MAX_STEPS = 50  # diffusers' LCMScheduler picks its steps among the 50 of `original_inference_steps`
+RELATED_SETTINGS = ("scheduler", "num_inference_steps")  # must fit each other: `GenerationSettings` checks it
 
 
 def _whole_characters(text: str) -> str:
@@ -141,7 +140,7 @@ class GenerationSettings(Settings):
     scheduler: SchedulerName = Field(
         "model's own",
         title=N_("Scheduler"),
-        description=N_("How noise becomes an image. LCM needs an LCM LoRA and 4 to 8 steps, at most 50."),
+        description=N_("How noise becomes an image. LCM is for LCM LoRAs, Euler trailing for Speed LoRAs."),
         json_schema_extra={"group": N_("Advanced")},
     )
     guidance_start: Fraction = Field(
@@ -215,7 +214,7 @@ class CompareSettings(Settings):
     num_seeds: Annotated[int, Ge(1), Le(8), Field(json_schema_extra={"step": 1})] = Field(
         1, title=N_("Seeds per prompt"), description=N_("Number of seeds for each prompt, counting up from the first.")
     )
-    generation: GenerationSettings = Field(description=N_("Settings for both sides; the prompt and LoRAs are unused."))
+    generation: GenerationSettings = Field(description=N_("Settings and LoRAs of both sides; the prompt is unused."))
     left: tuple[LoraChoice, ...] = Field(
         (), title=N_("Left"), description=N_("LoRAs for the left side; leave empty for the base model.")
     )
@@ -248,7 +247,8 @@ class CompareSettings(Settings):
 
     def _side(self, prompt: str, index: int, loras: tuple[LoraChoice, ...]) -> GenerationSettings:
         seed = (self.generation.seed + index) % (SEED_MAX + 1)
-        return self.generation.model_copy(update={"prompt": prompt, "seed": seed, "loras": loras})
+        both = {"prompt": prompt, "seed": seed, "loras": (*loras, *self.generation.loras)}
+        return self.generation.model_copy(update=both)
 
 
 def _scaled(loras: tuple[LoraChoice, ...], factor: float) -> tuple[LoraChoice, ...]:

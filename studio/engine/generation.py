@@ -185,7 +185,7 @@ def run_comparison(
     """
     if manager.facts is None:
         raise ModelError(_("No model is loaded. Choose one first."))
-    for choice in (*settings.left, *settings.right):  # before anything is written
+    for choice in (*settings.left, *settings.right, *settings.generation.loras):  # before anything is written
         manager.loras.read(choice.name)
     started_at = datetime.now().astimezone()
     comparison = _Comparison(

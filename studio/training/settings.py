@@ -7,13 +7,15 @@ from pydantic import Field, model_validator
 
 from studio.core.language import N_, _
 from studio.core.rules import MismatchError
-from studio.core.settings import SEED_MAX, SHIPPED_MODEL, FileName, ModelPath, PredictionType, PromptText, Settings
+from studio.core.settings import SEED_MAX, SHIPPED_MODEL, FileName, ModelPath, PredictionType, PromptText
+from studio.training.speed import SpeedSettings
 
 TargetName = Literal[
     "attention",
     "attention + feed-forward",
     "attention + feed-forward + resnets",
     "attention + feed-forward + convolutions",
+    "as LCM-LoRA",
 ]
 OptimizerName = Literal["AdamW", "Prodigy"]
 LrSchedulerName = Literal["constant", "linear", "cosine", "cosine with restarts"]
@@ -26,13 +28,14 @@ SaveDtypeName = Literal["float16", "bfloat16", "float32"]
 TARGET_NAMES: tuple[TargetName, ...] = get_args(TargetName)
 
 
-class TrainingSettings(Settings):
+class TrainingSettings(SpeedSettings):
     """One training of a LoRA. Names are diffusers' and peft's."""
 
     name: FileName = Field(
         "lora",
         title=N_("Name"),
         description=N_("Name of the finished LoRA: letters, digits, spaces and . ( ) + - _."),
+        json_schema_extra={"group": ""},
     )
     model: ModelPath = Field(SHIPPED_MODEL, title=N_("Model"), description=N_("The base model, as in the model panel."))
     dataset: str = Field(
@@ -89,7 +92,7 @@ class TrainingSettings(Settings):
         description=N_(
             "Which layers of the U-Net learn: attention (128 in SD 1.5), feed-forward and "
             "projections too (192, as kohya does), resnets as well (backgrounds learn faster), "
-            "or all convolutions (sd-scripts drops two)."
+            "all convolutions (sd-scripts drops two), or those of LCM-LoRA, time embeddings too."
         ),
     )
     train_text_encoder: bool = Field(

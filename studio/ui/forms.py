@@ -2,8 +2,6 @@
 
 A field's title, description, bounds, type and choices say what its control is; its `json_schema_extra` (a `FormHint`)
 says the rest, all in English. A new field of a model is in its form without any change here.
-
-Below: what Generate, Compare and Batch share, which are LoRA rows, the size and the generation settings.
 """
 
 import re
@@ -20,6 +18,7 @@ from studio.core.language import N_, _
 from studio.core.rules import shown
 from studio.core.settings import GenerationSettings, LoraChoice, Settings, bounds
 from studio.core.text import template
+from studio.loras.speed import speed_of
 from studio.ui.shell.parts import QUIET, choice_options
 from studio.ui.shell.path_chooser import path_box
 
@@ -60,10 +59,10 @@ def form_hint(field: FieldInfo) -> FormHint:
 
 
 def form_groups(kind: type[Settings]) -> dict[str, tuple[str, ...]]:
-    """The names of the fields of each group, in the model's order, without the hidden ones and models inside."""
+    """The names of each group's fields in the model's order, inherited ones last, without hidden ones and models."""
     groups, group = dict[str, tuple[str, ...]](), ""
-    for name, field in kind.model_fields.items():
-        hint = form_hint(field)
+    for name in sorted(kind.model_fields, key=lambda name: name not in kind.__annotations__):
+        hint = form_hint(field := kind.model_fields[name])
         group = group if hint.group is None else hint.group
         if not hint.hidden and not _is_model(field):
             groups[group] = (*groups.get(group, ()), name)
@@ -166,8 +165,7 @@ def setting_control(
 
 def holds_large_numbers(kind: type[Settings], name: str) -> bool:
     """Whether it takes whole numbers that JavaScript would round: past 2^53."""
-    __, high = bounds(kind, name)
-    return high is not None and high > 2**53
+    return (bounds(kind, name)[1] or 0) > 2**53
 
 
 def is_optional(field: FieldInfo) -> bool:
@@ -225,6 +223,7 @@ def help_html(text: str) -> Markup:
     return _template("code_between_backticks", parts=text.split("`"))
 
 
+FormPart = Callable[[str], Component]
 NO_LORA: Final = N_("none")
 LORA_ROWS = 3  # more go into a prompt, as <lora:name:0.8>, or into a batch's column
 OWN_SIZE = "model's own"
@@ -262,7 +261,7 @@ def build_lora_rows(mode: str) -> dict[str, Component]:
     return {f"{part}_{i}": row[j] for i, row in enumerate(rows) for j, part in enumerate(("lora", "strength"))}
 
 
-def build_generation(mode: str, *, head: Callable[[SettingsForm], None] | None = None) -> SettingsForm:
+def build_generation(mode: str, *, speed: FormPart, head: Callable[[SettingsForm], None] | None = None) -> SettingsForm:
     """The generation settings of a mode but its prompts and LoRAs, the rarer ones folded away.
 
     Args:
@@ -274,6 +273,7 @@ def build_generation(mode: str, *, head: Callable[[SettingsForm], None] | None =
     else:
         _build_size_and_seed(form, mode)
     form.size_note = gr.HTML(elem_id=f"{mode}-size-note", elem_classes="size-note", padding=False)
+    form.fields["speed"] = speed(mode)
     form.rest()
     form.accordions()
     return form
@@ -314,7 +314,7 @@ def generation_values(settings: GenerationSettings) -> dict[str, object]:
         choice = settings.loras[i] if i < len(settings.loras) else None
         values[f"lora_{i}"] = choice.name if choice else NO_LORA
         values[f"strength_{i}"] = choice.strength if choice else 1.0
-    return values | {"size": size_text(settings)}
+    return values | {"size": size_text(settings), "speed": speed_of(settings)}
 
 
 def size_values(text: str) -> dict[str, int | None]:

@@ -17,9 +17,9 @@ from studio.core import language
 from studio.core.text import escape_markdown
 from studio.jobs.events import EventWriter, ResumedEvent, StateEvent
 from studio.jobs.folder import RunStatus
-from studio.training.begin import settings_from
 from studio.training.events import AnyEvent, CheckpointEvent, EffectEvent, StepEvent
 from studio.training.folder import RunFolder
+from studio.training.presets import settings_from
 from studio.training.report import standalone_html, write_report
 from studio.training.report.facts import worked_seconds
 from studio.training.report.outcome import LossChange

@@ -46,6 +46,7 @@ def test_every_setting_is_in_the_form_and_so_is_what_all_images_share(
     shared = {name for names in form_groups(GenerationSettings).values() for name in names} | {
         "negative_prompt",
         "size",
+        "speed",
     }
     rows = {f"{what}_{i}" for what in ("lora", "strength") for i in range(LORA_ROWS)}
     assert set(named) == own | shared | rows

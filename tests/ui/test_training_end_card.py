@@ -7,8 +7,8 @@ import pytest
 from studio.jobs.folder import RunStatus
 from studio.training.events import AnyEvent, ProposalEvent
 from studio.training.folder import RunFolder
-from studio.training.session import RunHistory, TrainingView
-from studio.ui.training.destinations import lead_to, lora_of, loras_by_step
+from studio.training.session import RunHistory, TrainingView, lora_of, loras_by_step
+from studio.ui.training.destinations import lead_to
 from studio.ui.training.end_card import end_card_html, verdict
 from studio.ui.training.images import Thumbnails
 from tests.training.told_runs import make_run, sample_event

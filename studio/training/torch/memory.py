@@ -19,7 +19,7 @@ from studio.engine.device_operations import DROPOUT, LINEAR
 from studio.engine.memory import free_bytes, total_bytes
 from studio.engine.memory_forecast import MemoryCount, count_training_step, counted_plan
 from studio.engine.models import Components
-from studio.training.folder import TrainingPlan
+from studio.training.folder import PassFacts, TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.batches import TrainingBatch
 from studio.training.torch.loss import Denoiser, predict
@@ -30,6 +30,7 @@ SHARE_OF_FREE = 0.8
 # Besides what is kept for backward, backward itself needs room for gradients of activations.
 BACKWARD_FACTOR = 1.25
 MIN_FREE_TO_MEASURE = 3 * 2**30
+NEARLY_ALL = 0.9  # of memory or disk: from here on it is short
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,8 @@ def disk_bytes(
         num_variants: images in all their crops and mirrorings.
     """
     area = plan.resolution**2
-    latent = 2 * 4 * int(components.vae.config.latent_channels) * area // 64
+    kept = settings.speed_steps + 1 if settings.makes_speed_lora else 2
+    latent = kept * 4 * int(components.vae.config.latent_channels) * area // 64
     embedding = 4 * 77 * int(components.unet.config.cross_attention_dim)
     # What is parked has no parameters now: all that were loaded, without the U-Net's own.
     own = sum(p.numel() for p in components.unet.parameters()) - plan.num_parameters
@@ -243,3 +245,19 @@ def disk_bytes(
         + num_samples * a_sample
         + 2 * weights
     )
+
+
+def memory_warnings(chosen: PassFacts, *, limit: int, disk: int, free_disk: int) -> tuple[str, ...]:
+    """What is short for a training: memory or disk, in sentences."""
+    warnings = []
+    if chosen.peak_bytes > limit * NEARLY_ALL:
+        memory = _(
+            "It needs {needed} of {limit}: the machine would swap or end it. Take one of the suggestions.",
+            needed=gigabytes(chosen.peak_bytes),
+            limit=gigabytes(limit),
+        )
+        warnings.append(memory)
+    if disk > free_disk * NEARLY_ALL:
+        needed, free = gigabytes(disk), gigabytes(free_disk)
+        warnings.append(_("It needs {needed} of disk, {free} are free. Free some first.", needed=needed, free=free))
+    return tuple(warnings)

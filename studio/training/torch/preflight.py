@@ -21,10 +21,18 @@ from studio.training.begin import assert_consistent, take_snapshot
 from studio.training.folder import Offer, PassFacts, Preflight, TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.caches import crop_to_pixels, read_item, variants_of
-from studio.training.torch.data import TrainingSet, fewer_sizes, make_training_set
+from studio.training.torch.data import RunData, TrainingSet, fewer_sizes, make_training_set
 from studio.training.torch.loss import NUM_TRIPLES
-from studio.training.torch.memory import BACKWARD_FACTOR, MIN_FREE_TO_MEASURE, SHARE_OF_FREE, disk_bytes
-from studio.training.torch.preparation import Prepared, RunData, prepare
+from studio.training.torch.memory import (
+    BACKWARD_FACTOR,
+    MIN_FREE_TO_MEASURE,
+    NEARLY_ALL,
+    SHARE_OF_FREE,
+    disk_bytes,
+    memory_warnings,
+)
+from studio.training.torch.paths import NUM_FIXED
+from studio.training.torch.preparation import Prepared, prepare
 from studio.training.torch.processes import Processes, precision_of_passes
 from studio.training.torch.recomputation import RecomputationCosts, curve_of, measure_costs, set_checkpointing
 from studio.training.torch.validation import settings_notes
@@ -32,7 +40,6 @@ from studio.training.torch.validation import settings_notes
 TIMED_PASSES = 2
 FEW_STEPS = 2
 FEWER_STEPS_FROM = 100
-NEARLY_ALL = 0.9  # of memory or disk: from here on it is short
 NOTICEABLE = 0.05  # of time or memory: less is what two measurements of the same differ by
 
 
@@ -56,7 +63,7 @@ def run_preflight(
     mixed_precision = precision_of_passes(device, settings.mixed_precision)[0]
     processes = Processes(cpu_only=settings.cpu, mixed_precision=mixed_precision)
     # Of a few images, nothing can be held out.
-    of_few = settings.model_copy(update={"held_out_percent": 0.0, "prior_dataset": ""})
+    of_few = settings.model_copy(update={"held_out_percent": 0.0, "prior_dataset": "", "num_teacher_images": 1})
     prepared = prepare(of_few, RunData(_few(data, settings)), user_data=user_data, processes=processes, report=report)
     whole = make_training_set(data, settings, resolution=prepared.plan.resolution, prior=prior)
     return _forecast(prepared, settings, whole, _measure(prepared, report), user_data)
@@ -151,7 +158,9 @@ def _passes(
 
 
 def _encoding_seconds(prepared: Prepared) -> float:
-    """Of one variant of one image through the VAE."""
+    """Of one variant of one image through the VAE; of a Speed LoRA's, by its teacher."""
+    if prepared.settings.makes_speed_lora:
+        return _drawing_seconds(prepared, prepared.settings.teacher_steps)
     item, components = prepared.data.items[0], prepared.manager.components
     pixels = crop_to_pixels(read_item(item), item.crops[0], item.bucket, flip=False)
     with all_present(prepared.offloaded), torch.inference_mode():
@@ -165,11 +174,16 @@ def _picture_seconds(prepared: Prepared) -> float:
     """Of one validation image, from one with a few steps: its steps take the same time each."""
     if not prepared.generations:
         return 0.0
-    wanted = prepared.generations[0]
+    return _drawing_seconds(prepared, prepared.generations[0].num_inference_steps)
+
+
+def _drawing_seconds(prepared: Prepared, num_steps: int) -> float:
+    """Of one image of so many steps, guided as validation images are."""
+    wanted = next(iter(prepared.generations), prepared.check)
     with all_present(prepared.offloaded), prepared.adapters.taken_out():
         timings = prepared.manager.generate(wanted.model_copy(update={"num_inference_steps": FEW_STEPS})).timings
     a_step = min(timings.step_seconds)
-    return timings.text_seconds + timings.vae_seconds + a_step * wanted.num_inference_steps
+    return timings.text_seconds + timings.vae_seconds + a_step * num_steps
 
 
 @dataclass(frozen=True)
@@ -185,13 +199,15 @@ class _Times:
     @classmethod
     def of(cls, settings: TrainingSettings, whole: TrainingSet, measured: _Measured, chosen: PassFacts) -> "_Times":
         steps, sides = settings.max_train_steps, 2 if whole.held_out else 1
-        num_samples = (steps // settings.validation_steps + 2) * settings.num_validation_images
+        num_samples: float = (steps // settings.validation_steps + 1) * settings.num_validation_images
+        if settings.makes_speed_lora:  # its images take a pass a step, the teacher's two
+            num_samples = num_samples * settings.speed_steps / (2 * settings.validation_inference_steps)
         num_looks = steps // settings.held_out_steps + 1
         return cls(
             num_steps=steps,
             step=chosen.seconds * settings.gradient_accumulation_steps,
             encoding=_num_variants(settings, whole) * measured.encoding_seconds,
-            pictures=num_samples * measured.picture_seconds,
+            pictures=(settings.num_validation_images + num_samples) * measured.picture_seconds,
             # A forward pass is a third of forward and backward.
             held_out=num_looks * sides * NUM_TRIPLES / settings.train_batch_size * chosen.seconds / 3,
         )
@@ -202,6 +218,9 @@ class _Times:
 
 
 def _num_variants(settings: TrainingSettings, whole: TrainingSet) -> int:
+    """How many latents are kept; of a Speed LoRA, how many images its teacher draws."""
+    if settings.makes_speed_lora:
+        return settings.num_teacher_images + NUM_FIXED
     items = (*whole.items, *whole.held_out)
     return sum(len(variants_of(item, horizontal_flip=settings.horizontal_flip)) for item in items)
 
@@ -252,7 +271,7 @@ def _forecast(
             *_fewer_sizes(settings, whole, prepared.plan.resolution),
         ),
         warnings=(
-            *_warnings(chosen, limit=limit, disk=disk, free_disk=free_disk),
+            *memory_warnings(chosen, limit=limit, disk=disk, free_disk=free_disk),
             *settings_notes(settings),
         ),
         curve=() if costs is None else curve_of(costs, measured.with_checkpointing, measured.without, settings),
@@ -321,21 +340,6 @@ def _fewer_sizes(settings: TrainingSettings, whole: TrainingSet, resolution: int
         )
         for changes, num_sizes in fewer_sizes(own, settings, resolution)[:1]
     )
-
-
-def _warnings(chosen: PassFacts, *, limit: int, disk: int, free_disk: int) -> tuple[str, ...]:
-    warnings = []
-    if chosen.peak_bytes > limit * NEARLY_ALL:
-        memory = _(
-            "It needs {needed} of {limit}: the machine would swap or end it. Take one of the suggestions.",
-            needed=gigabytes(chosen.peak_bytes),
-            limit=gigabytes(limit),
-        )
-        warnings.append(memory)
-    if disk > free_disk * NEARLY_ALL:
-        needed, free = gigabytes(disk), gigabytes(free_disk)
-        warnings.append(_("It needs {needed} of disk, {free} are free. Free some first.", needed=needed, free=free))
-    return tuple(warnings)
 
 
 def _memory_change(num_bytes: int) -> str:

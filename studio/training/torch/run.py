@@ -34,14 +34,16 @@ from studio.jobs.reporter import report_failure
 from studio.jobs.words import short_title
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
-from studio.training.events import FinishedEvent, SampleEvent, read_events
+from studio.training.events import FinishedEvent, SampleEvent, ScoreEvent, read_events
 from studio.training.folder import RunFolder, read_plan, write_plan
 from studio.training.report import write_report
 from studio.training.settings import MixedPrecisionName, TrainingSettings
+from studio.training.speed import speed_advice
 from studio.training.torch.assembly import assemble
+from studio.training.torch.data import RunData
 from studio.training.torch.finish import check_picture, finish
 from studio.training.torch.loop import TrainingLoop, Watch
-from studio.training.torch.preparation import Prepared, RunData, prepare
+from studio.training.torch.preparation import Prepared, prepare
 from studio.training.torch.processes import Processes, precision_of_passes
 from studio.training.torch.reporter import BetweenSteps, Reporter, save_step
 
@@ -203,6 +205,8 @@ def _finish(run: RunFolder, prepared: Prepared, watch: Watch, user_data: UserDat
         reporter.problem(problem)
     for note in files.notes:
         reporter.note(note)
+    if prepared.settings.makes_speed_lora and (scored := _last_score(run)):
+        reporter.note(speed_advice(scored)[1])
     if files.library_name:
         name = files.library_name
         with for_later():
@@ -300,6 +304,11 @@ def _last_picture(run: RunFolder) -> Path | None:
     events = [event for event in read_events(run.events) if isinstance(event, SampleEvent)]
     pictures = (run.root / picture for event in reversed(events) for picture in event.pictures if picture is not None)
     return next((picture for picture in pictures if picture.is_file()), None)
+
+
+def _last_score(run: RunFolder) -> ScoreEvent | None:
+    scores = [event for event in read_events(run.events) if isinstance(event, ScoreEvent)]
+    return scores[-1] if scores else None
 
 
 def _words_of(error: BaseException) -> str:

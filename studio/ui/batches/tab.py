@@ -29,6 +29,7 @@ from studio.ui.shell.commands import COMPARED_ON_LOAD, PreflightRunner
 from studio.ui.shell.parts import QUIET, Group, Part, live_html, problem, show_folder, toasts
 from studio.ui.shell.selection import FieldErrors, Selection, changed, error_box, read_selection, select
 from studio.ui.shell.status import start_words
+from studio.ui.speed import render_speed, wire_speed
 from studio.ui.training.form import dataset_choices
 
 # The ready time assumes that the batch starts now, so it moves with the clock.
@@ -136,6 +137,7 @@ def _form_parts(page: BatchPage, view: BatchView) -> dict[str, Part]:
     choices = gr.update(choices=[(_(NO_LORA), NO_LORA), *((name, name) for name in page.library.usable_names())])
     return {
         "batch-start": gr.update(value=start_words(view.jobs)),
+        "batch-speed": render_speed(page.library),
         "batch-forecast": lambda: forecast_html(page.forecast.state, view.jobs),
         "batch-ahead": lambda: ahead_html(view.jobs),
         "batch-measure-of": gr.update(value=str(page.forecast.state.number)),
@@ -236,6 +238,7 @@ def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML, errors: Fi
     tab.line.click(renew, inputs_kwargs=form.named, outputs=tab.line, **last)
     loras = {name: form.named[name] for i in range(LORA_ROWS) for name in (f"lora_{i}", f"strength_{i}")}
     then_show(form.example.click(fill_example, inputs_kwargs=loras, outputs=controls, **QUIET))
+    then_show(wire_speed(form.named, page.library))
     then_show(tab.panel.duplicate.click(copy, selection, controls, **QUIET))
     axes = {"seed": form.named["seed"], **form.grid.named}
     then_show(errors.press(form.grid.fill.click, make_grid, inputs_kwargs=axes, outputs=controls, **QUIET))

@@ -1,6 +1,6 @@
 """The Generate mode: the form on the left, the images of the last press on the right."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from studio.ui.shell.item_actions import label_html
 from studio.ui.shell.parts import QUIET, Part, live_html, paragraph, problem, table, toasts, verdict
 from studio.ui.shell.selection import FieldErrors, error_box
 from studio.ui.shell.status import cancel_button, cancelling, phase_words
+from studio.ui.speed import wire_speed
 
 _template = template("ui/templates/inference.html")
 
@@ -103,7 +104,7 @@ def build() -> GenerateMode:
     return GenerateMode(form, run, cancel, errors, of, queue, canvas, pictures, shown)
 
 
-def render(view: EngineView, lora_names: Sequence[str], past: Path | None = None) -> dict[str, Part]:
+def render(view: EngineView, library: LoraLibrary, past: Path | None = None) -> dict[str, Part]:
     """What every shown part of the mode should be now.
 
     Args:
@@ -120,7 +121,7 @@ def render(view: EngineView, lora_names: Sequence[str], past: Path | None = None
         ),
         "cancel-generate": cancel_button(view, "generating"),
         "generate-of": gr.update(value=str(view.run_number)),
-        **render_form(view, lora_names),
+        **render_form(view, library),
     }
 
 
@@ -234,6 +235,7 @@ def wire(
     then_refresh(mode.queue.click(unqueue, None, None, **QUIET))
     wire_size_note(mode.form.generation, engine, named)
     mode.form.size.wire(engine)
+    wire_speed(named, library)
     lora_chips.wire(mode.form.chips, named, library, also=[tab.select])
     counted_from = {name: named[name] for name in ("prompt", "negative_prompt", "long_prompt")}
     for trigger in (tab.select, *(control.change for control in counted_from.values())):

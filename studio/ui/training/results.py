@@ -18,12 +18,12 @@ from studio.loras.weights_file import MODEL_ENDINGS, ModelForm
 from studio.training.begin import read_run_settings
 from studio.training.folder import RunFolder
 from studio.training.report import standalone_html, write_report
-from studio.training.session import RunHistory, TrainingView
+from studio.training.session import RunHistory, TrainingView, lora_of, lora_to_send
 from studio.ui.shell import item_actions
 from studio.ui.shell.commands import CommandState
 from studio.ui.shell.parts import QUIET, Update, data_url, save_link, show_folder, toasts
 from studio.ui.shell.selection import select
-from studio.ui.training.destinations import Destinations, lora_of, lora_to_send, wire_compare
+from studio.ui.training.destinations import Destinations, wire_compare
 from studio.ui.training.form import TrainingForm
 from studio.ui.training.queue import TrainingPage
 

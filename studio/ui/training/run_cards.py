@@ -14,11 +14,10 @@ from studio.core.text import template, when_text
 from studio.jobs.folder import RunState, status_or
 from studio.jobs.words import begun_at, short_title
 from studio.training.folder import RunFolder
-from studio.training.session import RunHistory, TrainingView
+from studio.training.session import RunHistory, TrainingView, lora_to_send
 from studio.ui.shell.images import run_thumbnail_url
 from studio.ui.shell.parts import live_html
 from studio.ui.shell.selection import Selection, select
-from studio.ui.training.destinations import lora_to_send
 from studio.ui.training.end_card import telling_score
 from studio.ui.training.images import Thumbnails
 from studio.ui.training.plot import OUTCOME_KINDS, OUTCOME_WORDS, OVERLAY_STYLES, Outcome

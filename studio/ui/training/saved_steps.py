@@ -20,11 +20,11 @@ from studio.jobs.words import title
 from studio.training.begin import read_run_settings
 from studio.training.events import CheckpointEvent
 from studio.training.folder import KEPT, RunFolder
-from studio.training.session import RunHistory
+from studio.training.session import RunHistory, lora_of, loras_by_step
 from studio.ui.shell import item_actions
 from studio.ui.shell.images import served_url
 from studio.ui.shell.parts import QUIET, live_html, save_link, toast, toasts
-from studio.ui.training.destinations import Destinations, in_rows, lead_to, lora_of, loras_by_step, wire_use
+from studio.ui.training.destinations import Destinations, in_rows, lead_to, wire_use
 from studio.ui.training.end_card import ACTS, CHOSEN_IN_GENERATE, telling_score
 from studio.ui.training.plot import OUTCOME_KINDS, OUTCOME_WORDS, Outcome
 from studio.ui.training.queue import TrainingPage
