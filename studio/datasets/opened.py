@@ -5,7 +5,6 @@ import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from studio.core.errors import DatasetError, PictureFileError, system_error_message
@@ -13,7 +12,7 @@ from studio.core.files import write_atomically
 from studio.core.language import _, for_later, said
 from studio.core.text import counted
 from studio.datasets.captions import check_typed, guess_caption
-from studio.datasets.checker import PictureChecker
+from studio.datasets.checker import CheckProgress, PictureChecker
 from studio.datasets.edits import Edit, EditLog, FocusChange, SwitchChange, TextChange
 from studio.datasets.inspection import png_of
 from studio.datasets.query import DatasetQuery, RowPage, find_rows, take_page
@@ -23,21 +22,11 @@ from studio.datasets.source import DatasetRecipe, DatasetRow, Focus, SkippedFile
 from studio.datasets.upload import NOT_TAKEN, read_not_taken
 from studio.datasets.walk import OnProgress
 from studio.images.decoding import open_rgb
-from studio.images.records import PictureFacts
+from studio.images.records import MEASURED_COLUMNS, PictureFacts
 
 CONVERTED = "converted"
 EDITS = "edits.jsonl"
 VERSIONS_WHILE_CHECKING = 10
-
-
-@dataclass(frozen=True)
-class CheckProgress:
-    """How far the check is; `problem` says why it ended early, "" where it did not."""
-
-    num_checked: int
-    num_pictures: int
-    running: bool
-    problem: str = ""
 
 
 class OpenedDataset:
@@ -158,6 +147,15 @@ class OpenedDataset:
             return ""
         bucket = assign_bucket(row.facts.width, row.facts.height, self.buckets).bucket
         return f"{bucket.width} × {bucket.height}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of its table, then what is measured of each image."""
+        return tuple(dict.fromkeys((*self.reading.columns, *MEASURED_COLUMNS)))
+
+    def facts_of(self, picture: SourcePicture) -> PictureFacts | None:
+        """What the check found of an image; None where it has not been checked yet."""
+        return self._facts.get(self._path_of(picture))
 
     @property
     def next_undo(self) -> str:

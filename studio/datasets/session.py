@@ -13,9 +13,9 @@ from studio.core.language import _, for_later, said
 from studio.core.paths import UserData, typed_path
 from studio.core.records import Record
 from studio.core.text import counted
-from studio.datasets.checker import PictureChecker
+from studio.datasets.checker import CheckProgress, PictureChecker
 from studio.datasets.library import FILES, DatasetLibrary, HeldDataset, HeldDatasets
-from studio.datasets.opened import CheckProgress, OpenedDataset
+from studio.datasets.opened import OpenedDataset
 from studio.datasets.rows import CountTokens
 from studio.datasets.source import DatasetRecipe, DatasetRow
 from studio.datasets.upload import NOT_TAKEN, DroppedFile, common_folder, keep_not_taken, only_folder, take_files
