@@ -81,7 +81,7 @@ class OpenedDataset:
 
     @property
     def num_changes(self) -> int:
-        """How many changes were made since it was opened, steps of undo and redo among them."""
+        """Changes since it was opened, steps of undo and redo among them."""
         return self._num_changes
 
     @property
@@ -154,7 +154,7 @@ class OpenedDataset:
         return tuple(dict.fromkeys((*self.reading.columns, *MEASURED_COLUMNS)))
 
     def facts_of(self, picture: SourcePicture) -> PictureFacts | None:
-        """What the check found of an image; None where it has not been checked yet."""
+        """What the check found of an image; None before it was checked."""
         return self._facts.get(self._path_of(picture))
 
     @property
@@ -191,7 +191,11 @@ class OpenedDataset:
             with self._lock:
                 self._running = False
 
-    # Changes
+    def refresh(self) -> None:
+        """Take over what another process changed, as `dataset caption` does."""
+        with self._lock:
+            if self._edits.refresh():
+                self._touch(tuple(self._by_key))
 
     def set_caption(self, key: str, caption: str) -> None:
         """Type a caption; the source's file stays as it is.

@@ -21,7 +21,7 @@ from studio.jobs.database import change_job, changing, reading, set_line
 from studio.jobs.folder import JobFolder, RunRequest, ask, write_halt
 from studio.jobs.words import refusal
 
-JobKind = Literal["train", "batch"]
+JobKind = Literal["train", "batch", "caption"]
 JobState = Literal["queued", "running", "paused", "stopped", "finished", "failed"]
 Asked = Literal["", "pause", "stop"]
 _MOMENT = re.compile(r"^\d{8}-\d{6}-")

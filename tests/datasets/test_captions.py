@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from studio.core.errors import DatasetError
 from studio.core.files import guess_text
+from studio.datasets.bulk import BulkChange, change_caption
 from studio.datasets.captions import (
     MAX_CAPTION_BYTES,
     caption_file,
@@ -20,7 +21,6 @@ from studio.datasets.captions import (
     guess_caption,
     read_caption,
 )
-from studio.datasets.edits import BulkChange, change_caption
 
 
 def codes(content: bytes) -> list[str]:

@@ -18,12 +18,17 @@ from studio.ui.shell.parts import Update, toasts
 
 _template = template("ui/templates/shell.html")
 
-KIND_NAMES: Mapping[JobKind, str] = {"train": N_("training {name}"), "batch": N_("batch {name}")}
+KIND_NAMES: Mapping[JobKind, str] = {
+    "train": N_("training {name}"),
+    "batch": N_("batch {name}"),
+    "caption": N_("captions of {name}"),
+}
 KIND_STEPS: Mapping[JobKind, str] = {
     "train": N_("step {step:,} of {num_steps:,}"),
     "batch": N_("image {step:,} of {num_steps:,}"),
+    "caption": N_("image {step:,} of {num_steps:,}"),
 }
-KIND_TABS: Mapping[JobKind, str] = {"train": N_("Training"), "batch": N_("Batch")}
+KIND_TABS: Mapping[JobKind, str] = {"train": N_("Training"), "batch": N_("Batch"), "caption": N_("Dataset")}
 MEASURING: Mapping[JobKind, str] = {
     "train": N_("measuring a training: {step} · {time}"),
     "batch": N_("measuring a batch: {step} · {time}"),
