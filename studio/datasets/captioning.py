@@ -20,7 +20,7 @@ from studio.core.records import KeptText, Record
 from studio.core.settings import PrecisionName, Settings, parse_settings
 from studio.core.text import counted
 from studio.datasets.bulk import BulkChange, change_caption, without_words
-from studio.datasets.captions import MAX_CAPTION_BYTES
+from studio.datasets.captions import MAX_CAPTION_BYTES, tidy
 from studio.datasets.source import DatasetRecipe, DatasetRow
 from studio.jobs.folder import JobFolder
 
@@ -73,7 +73,7 @@ class CaptionSettings(Settings):
         description=N_("The likeliest caption, and others by chance to choose from; each costs as much time."),
     )
     max_new_tokens: Annotated[int, Ge(4), Le(400)] = Field(
-        60, title=N_("Longest caption"), description=N_("In tokens of the model; a caption is trained up to 75.")
+        60, title=N_("Maximum length"), description=N_("In tokens of the model. Training reads 75 of a caption.")
     )
     seed: Annotated[int, Ge(0), Le(MAX_SEED)] = Field(
         0, title=N_("Seed"), description=N_("Of the candidates by chance.")
@@ -245,7 +245,7 @@ def take_captions(
 
 def finished_caption(said: str, settings: CaptionSettings) -> str:
     """What the model said, without what is to be left out, with prefix and suffix; "" where nothing is left."""
-    text = " ".join(without_words(said, settings.leave_out).split()).strip(" .,")
+    text = tidy(without_words(said, settings.leave_out)).strip(" .")
     if not text:
         return ""
     caption = change_caption(text, BulkChange(prefix=settings.prefix, suffix=settings.suffix))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.core.errors import ModelError, WeightsFileError
+from studio.core.errors import ModelError, WeightsFileError, about
 from studio.core.files import open_file, read_text
 from studio.core.language import N_, _
 from studio.core.paths import SHIPPED_CAPTIONER, assets_folder, typed_path
@@ -157,6 +157,19 @@ def find_captioner(name: str, progress: DownloadWatcher | None = None) -> Path:
         folder = find_hub_model(name, progress=progress, layout=CAPTIONER_LAYOUT).folder
     check_captioner(folder)
     return folder
+
+
+def assert_captioner_there(name: str) -> None:
+    """Make sure, without asking anyone, that a name can be a captioner.
+
+    Raises:
+        ModelError: where it is none, or a folder that holds none.
+    """
+    from studio.engine.hub import looks_like_hub_name
+
+    with about("model"):
+        if name == SHIPPED_CAPTIONER or typed_path(name).is_dir() or not looks_like_hub_name(name):
+            find_captioner(name)
 
 
 def check_captioner(folder: Path) -> str:

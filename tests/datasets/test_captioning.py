@@ -217,6 +217,7 @@ def test_a_model_that_cannot_be_loaded_is_the_jobs_failure(place: UserData) -> N
         ("shoes", {"leave_out": "shoe"}, "shoes"),
         ("a shoe", {"leave_out": "a shoe", "prefix": "sks"}, ""),
         ("  \n ", {}, ""),
+        ("beige , red shoe .", {}, "beige, red shoe"),
     ],
 )
 def test_what_becomes_of_what_a_model_says(said: str, settings: dict[str, str], caption: str) -> None:
