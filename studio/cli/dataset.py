@@ -179,6 +179,9 @@ def caption(
     seed: Annotated[int, typer.Option(help=_help("seed"))] = 0,
     precision: Annotated[str, typer.Option(help=_help("precision"))] = _DEFAULTS.precision,
     take: Annotated[bool, typer.Option(help=_("Make them the dataset's captions when all are written."))] = True,
+    several: Annotated[
+        bool, typer.Option("--several", help=_("Take all candidates: training takes one by chance each time."))
+    ] = False,
     json: JsonOption = False,
     queue: QueueOption = False,
     cpu: CpuOption = False,
@@ -204,7 +207,8 @@ def caption(
     if json:
         print("\n".join(made.model_dump_json() for made in read_captions(begun).values()))
     if ended and take:
-        num = take_captions(open_dataset(read_caption_settings(begun), place), begun)
+        opened = open_dataset(read_caption_settings(begun), place)
+        num = take_captions(opened, begun, candidate=None if several else 0)
         print(_("{captions} changed.", captions=counted(num, "caption", "captions")), file=sys.stderr)
     elif not ended:
         print(_("Resume with: python -m studio dataset caption {name}", name=begun.name), file=sys.stderr)

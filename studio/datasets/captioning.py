@@ -20,7 +20,7 @@ from studio.core.records import KeptText, Record
 from studio.core.settings import PrecisionName, Settings, parse_settings
 from studio.core.text import counted
 from studio.datasets.bulk import BulkChange, change_caption, without_words
-from studio.datasets.captions import MAX_CAPTION_BYTES, tidy
+from studio.datasets.captions import BETWEEN_CAPTIONS, MAX_CAPTION_BYTES, tidy
 from studio.datasets.source import DatasetRecipe, DatasetRow
 from studio.jobs.folder import JobFolder
 
@@ -214,7 +214,7 @@ def rows_to_caption(opened: "OpenedDataset", which: WhichName) -> list[DatasetRo
 
 
 def take_captions(
-    opened: "OpenedDataset", folder: CaptionFolder, *, keys: Sequence[str] | None = None, candidate: int = 0
+    opened: "OpenedDataset", folder: CaptionFolder, *, keys: Sequence[str] | None = None, candidate: int | None = 0
 ) -> int:
     """Make what the model said the captions of a dataset, undone as one; how many changed.
 
@@ -222,7 +222,8 @@ def take_captions(
 
     Args:
         keys: of these images alone; None for all.
-        candidate: which one of each; the last where there are fewer.
+        candidate: which one of each, the last where there are fewer; None for all, of which training takes one by
+            chance each time.
 
     Raises:
         DatasetError: where there is nothing to take, or an image is gone.
@@ -230,17 +231,22 @@ def take_captions(
     """
     settings, made = read_caption_settings(folder), read_captions(folder)
     wanted = [key for key in (made if keys is None else keys) if opened.has(key) and key in made]
-    captions = {key: made[key].candidates[candidate:][:1] or made[key].candidates[-1:] for key in wanted}
     captions = {
-        key: found
-        for key, found in captions.items()
-        if found and (keys is not None or settings.which == "all" or not opened.row(key).caption)
+        key: _chosen(made[key].candidates, candidate)
+        for key in wanted
+        if made[key].candidates and (keys is not None or settings.which == "all" or not opened.row(key).caption)
     }
     if not captions:
         raise DatasetError(_("There is no caption to take: no image was captioned that still needs one."))
     images = next(iter(captions)) if len(captions) == 1 else counted(len(captions), "image", "images")
     what = _("captions of {images} by {model}", images=images, model=Path(settings.model).name)
-    return opened.set_captions({key: found[0] for key, found in captions.items()}, what=what)
+    return opened.set_captions(captions, what=what)
+
+
+def _chosen(candidates: Sequence[str], candidate: int | None) -> str:
+    if candidate is None:
+        return f" {BETWEEN_CAPTIONS} ".join(candidates)
+    return candidates[min(candidate, len(candidates) - 1)]
 
 
 def finished_caption(said: str, settings: CaptionSettings) -> str:

@@ -27,7 +27,7 @@ from studio.core.files import open_file, read_file, write_atomically
 from studio.core.language import N_, _
 from studio.core.paths import unreserved
 from studio.core.text import counted
-from studio.datasets.captions import caption_file, caption_targets
+from studio.datasets.captions import alternatives_of, caption_file, caption_targets
 from studio.datasets.inspection import png_of
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.snapshot import Snapshot, SnapshotEntry
@@ -196,7 +196,7 @@ def export_kohya(snapshot: Snapshot, folder: Path, *, background: str, progress:
             place = partial / f"{entry.repeats}_{words}" / name
             place.parent.mkdir(exist_ok=True)
             place.write_bytes(content)
-            place.with_suffix(".txt").write_bytes(caption_file(entry.key, entry.caption))
+            place.with_suffix(".txt").write_bytes(_kohya_captions(entry))
 
 
 def export_zip(snapshot: Snapshot, file: Path, *, background: str, progress: Progress) -> None:
@@ -266,6 +266,11 @@ def _free_name(entry: SnapshotEntry, taken: set[str], *, suffix: str) -> str:
         name = f"{stem}-{number}"
     taken.add(name.casefold())
     return name + suffix
+
+
+def _kohya_captions(entry: SnapshotEntry) -> bytes:
+    """One caption a line, as sd-scripts' `enable_wildcard` takes one of them by chance."""
+    return b"".join(caption_file(entry.key, caption) for caption in alternatives_of(entry.caption))
 
 
 def _metadata(entry: SnapshotEntry, name: str) -> bytes:

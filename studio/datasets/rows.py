@@ -20,7 +20,7 @@ from pathlib import Path
 
 from studio.core.errors import DatasetError
 from studio.core.language import N_, _
-from studio.datasets.captions import tidy
+from studio.datasets.captions import alternatives_of, tidy
 from studio.datasets.edits import EditLog
 from studio.datasets.source import YOUR_EDIT, DatasetRecipe, DatasetRow, Focus, SourcePicture, with_measured
 from studio.images.records import MEASURED_COLUMNS, PictureFacts, Problem
@@ -270,7 +270,8 @@ def make_row(
 
 def _length_problems(caption: str, count_tokens: CountTokens) -> list[Problem]:
     # A token has at least one character, so short captions need no counting.
-    if len(caption) > MAX_TOKENS and (tokens := count_tokens(caption)) > MAX_TOKENS:
+    longest = max(alternatives_of(caption), key=len)
+    if len(longest) > MAX_TOKENS and (tokens := count_tokens(longest)) > MAX_TOKENS:
         sentence = _(
             "The caption has {tokens} tokens, and the text encoder reads {limit} at a time: "
             "what is past them is not learned. Shorten it, with the most important words first.",

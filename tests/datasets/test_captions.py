@@ -14,6 +14,7 @@ from studio.core.files import guess_text
 from studio.datasets.bulk import BulkChange, change_caption
 from studio.datasets.captions import (
     MAX_CAPTION_BYTES,
+    alternatives_of,
     caption_file,
     caption_targets,
     decode_caption,
@@ -310,3 +311,19 @@ def test_a_caption_is_written_where_it_is_read_first(pictures: list[str], captio
 def _may_share(one: str, other: str) -> bool:
     one, other = unicodedata.normalize("NFC", one), unicodedata.normalize("NFC", other)
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+
+
+@pytest.mark.parametrize(
+    ("caption", "several"),
+    [
+        ("a shoe", ("a shoe",)),
+        ("a shoe || red  sneakers", ("a shoe", "red sneakers")),
+        ("a|b", ("a|b",)),
+        ("|| a ||", ("a",)),
+        ("a || a", ("a",)),
+        ("", ("",)),
+        (" || ", ("",)),
+    ],
+)
+def test_several_captions_stand_in_one(caption: str, several: tuple[str, ...]) -> None:
+    assert alternatives_of(caption) == several

@@ -411,3 +411,12 @@ def test_a_snapshot_keeps_what_was_measured_for_exports_and_batches(tmp_path: Pa
     dataset = open_dataset(SHOES, tmp_path / "own", checker)
     snapshot = make_snapshot("shoes", dataset.recipe, dataset.rows)
     assert {entry.attributes["ground"] for entry in snapshot.entries} == {"white background"}
+
+
+def test_the_longest_of_several_captions_counts(source: Path, tmp_path: Path, checker: PictureChecker) -> None:
+    dataset = open_dataset(source, tmp_path / "own", checker)
+    words = " ".join(["shoe"] * 50)
+    dataset.set_caption("a.png", f"{words} || {words}")
+    assert "caption too long" not in codes(dataset, "a.png")
+    dataset.set_caption("a.png", f"{words} {words} || a shoe")
+    assert "caption too long" in codes(dataset, "a.png")

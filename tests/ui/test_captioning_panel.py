@@ -9,6 +9,7 @@ from studio.core.errors import DatasetError, ModelError, SettingsError, StudioEr
 from studio.core.paths import UserData
 from studio.datasets.caption_job import run_captioning
 from studio.datasets.captioning import CaptionFolder, CaptionSettings, begin_captioning, read_caption_settings
+from studio.datasets.captions import alternatives_of
 from studio.datasets.session import DatasetSession
 from studio.jobs.folder import RunStatus, pending_requests, write_status
 from studio.ui.datasets.captioning import CaptionJobs, act, caption_jobs, captioning_html, start
@@ -104,6 +105,17 @@ def test_a_candidate_is_taken_for_its_image_alone(
 ) -> None:
     press(session, jobs, "choose", finished, key="b.png", value="1")
     assert [row.caption for row in session.opened.rows] == ["", "a photo of 101 by 120 1", ""]
+
+
+def test_all_candidates_are_taken_for_training_to_choose_from(
+    session: DatasetSession, jobs: CaptionJobs, finished: CaptionFolder
+) -> None:
+    assert 'data-act="take all"' in captioning_html(session, jobs)
+    press(session, jobs, "take all", finished)
+    assert alternatives_of(session.opened.row("a.png").caption) == (
+        "a photo of 100 by 120 0",
+        "a photo of 100 by 120 1",
+    )
 
 
 def test_a_running_job_is_paused_and_stopped(

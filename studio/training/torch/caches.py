@@ -26,7 +26,7 @@ from studio.engine.memory import bit_sum
 from studio.engine.models import Components
 from studio.images.decoding import read_bytes, read_picture
 from studio.training.settings import TrainingSettings
-from studio.training.torch.data import Box, TrainingItem, TrainingSet
+from studio.training.torch.data import Box, TrainingItem, TrainingSet, captions_of
 from studio.training.torch.processes import Processes
 
 
@@ -333,7 +333,7 @@ def fill_caches(
             report(_("Encoding images: {done:,} of {all:,}.", done=index + 1, all=len(missing)))
         _stop_if(cancelled)
     if not (settings.train_text_encoder or settings.shuffle_caption):
-        captions = texts.missing(["", *(item.caption for item in items)])
+        captions = texts.missing(["", *captions_of(items)])
         for index, caption in enumerate(captions):
             if index % processes.count == processes.index:
                 texts.encode(caption, components)

@@ -21,7 +21,7 @@ from studio.training.begin import assert_consistent, take_snapshot
 from studio.training.folder import Offer, PassFacts, Preflight, TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.caches import crop_to_pixels, read_item, variants_of
-from studio.training.torch.data import TrainingSet, fewer_sizes, make_training_set
+from studio.training.torch.data import TrainingSet, captions_of, fewer_sizes, make_training_set
 from studio.training.torch.loss import NUM_TRIPLES
 from studio.training.torch.memory import BACKWARD_FACTOR, SHARE_OF_FREE, kept_bytes_of
 from studio.training.torch.preparation import Prepared, RunData, prepare
@@ -204,7 +204,7 @@ def _forecast(
     items = (*whole.items, *whole.held_out)
     num_variants = _num_variants(settings, whole)
     fewer = settings.model_copy(update={"max_train_steps": steps // 2})
-    disk = _disk_bytes(prepared, settings, num_variants=num_variants, num_captions=len({i.caption for i in items}))
+    disk = _disk_bytes(prepared, settings, num_variants=num_variants, num_captions=len(captions_of(items)))
     user_data.root.mkdir(parents=True, exist_ok=True)
     free_disk = shutil.disk_usage(user_data.root).free
     limit = _memory_limit(prepared.manager.device)

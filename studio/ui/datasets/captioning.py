@@ -126,6 +126,7 @@ def captioning_html(session: DatasetSession, jobs: CaptionJobs) -> Markup:
         busy=status.state in (*BUSY_STATES, "new"),
         can_resume=status.state in ("paused", "stopped", "failed"),
         rows=rows,
+        several=any(len(one.candidates) > 1 for one in made.values()),
         num_made=sum(bool(one.candidates) for one in made.values()),
     )
 
@@ -173,8 +174,8 @@ def act(session: DatasetSession, jobs: CaptionJobs, sent: dict[str, str]) -> str
         jobs.ask(folder, "pause" if wish == "pause" else "stop")
     elif wish == "resume":
         jobs.resume(folder)
-    elif wish == "take":
-        num_changed = take_captions(session.opened, folder)
+    elif wish in ("take", "take all"):
+        num_changed = take_captions(session.opened, folder, candidate=None if wish == "take all" else 0)
         captions = counted(num_changed, "caption", "captions")
         return _("{captions} changed. Undo, beside the image, takes it back.", captions=captions)
     elif wish == "choose":
