@@ -1,6 +1,7 @@
 """The line at the top: what is loaded, on what, how much memory, what runs, and how many jobs wait behind it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import gradio as gr
 import psutil
@@ -29,7 +30,8 @@ KIND_STEPS: Mapping[JobKind, str] = {
     "caption": N_("image {step:,} of {num_steps:,}"),
 }
 KIND_TABS: Mapping[JobKind, str] = {"train": N_("Training"), "batch": N_("Batch"), "caption": N_("Dataset")}
-MEASURING: Mapping[JobKind, str] = {
+MeasuredKind = Literal["train", "batch"]
+MEASURING: Mapping[MeasuredKind, str] = {
     "train": N_("measuring a training: {step} · {time}"),
     "batch": N_("measuring a batch: {step} · {time}"),
 }
@@ -50,7 +52,7 @@ def jobs_words(jobs: Sequence[JobLine]) -> Markup:
     return _template("activity", kind="busy", tab=job_tab(first), text=text, title=first.message)
 
 
-def measuring_words(state: PreflightState, kind: JobKind) -> Markup:
+def measuring_words(state: PreflightState, kind: MeasuredKind) -> Markup:
     """`● measuring a training: loading the model · 12 s`, a link to its tab; empty where nothing is being measured."""
     if not state.running:
         return Markup()
