@@ -15,13 +15,13 @@ from PIL import Image
 from studio.core.errors import CancelledError, DatasetError, PictureFileError, error_message
 from studio.core.language import _
 from studio.core.paths import UserData
-from studio.core.text import counted
 from studio.datasets.captioning import (
     CaptionFolder,
     CaptionSettings,
     ImageCaptions,
     finished_caption,
     open_dataset,
+    outcome_words,
     read_caption_settings,
     read_captions,
     rows_to_caption,
@@ -116,10 +116,7 @@ class CaptionJob:
                 return self.end_early()
             assert captioner is not None
             self._keep(self._caption(captioner, row, background=opened.recipe.background))
-        failed = sum(not made.candidates for made in self.made.values())
-        words = [_("{captions} to look at.", captions=counted(len(self.made) - failed, "caption", "captions"))]
-        words += [_("{images} could not be captioned.", images=counted(failed, "image", "images"))] if failed else []
-        self.reporter.state("finished", " ".join(words), step=len(self.made))
+        self.reporter.state("finished", outcome_words(self.made.values()), step=len(self.made))
         return "finished"
 
     def end_early(self) -> CaptionEnd:

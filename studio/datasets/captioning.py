@@ -4,7 +4,7 @@ A result is a proposal: a dataset's captions change when somebody takes it, as a
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -195,6 +195,14 @@ def read_captions(folder: CaptionFolder) -> Mapping[str, ImageCaptions]:
             continue
         found[made.key] = made
     return found
+
+
+def outcome_words(made: Collection[ImageCaptions]) -> str:
+    """`12 captions to look at. 1 image could not be captioned.`"""
+    failed = sum(not one.candidates for one in made)
+    words = [_("{captions} to look at.", captions=counted(len(made) - failed, "caption", "captions"))]
+    words += [_("{images} could not be captioned.", images=counted(failed, "image", "images"))] if failed else []
+    return " ".join(words)
 
 
 def latest_of(dataset: str, folders: Sequence[CaptionFolder]) -> CaptionFolder | None:

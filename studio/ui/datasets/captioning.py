@@ -1,6 +1,6 @@
 """Captions by a model: what is asked, how far the job is, and what came out, to be taken or not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from studio.datasets.captioning import (
     ImageCaptions,
     begin_captioning,
     latest_of,
+    outcome_words,
     read_captions,
     take_captions,
 )
@@ -77,7 +78,7 @@ def build() -> CaptioningBox:
                 form[name] = gr.Textbox(**_words(name))
             for name in ("num_candidates", "max_new_tokens"):
                 form[name] = gr.Number(FIELDS[name].default, precision=0, **_words(name))
-        start = gr.Button(_("Write the captions"), elem_id="dataset-captioning-start", variant="primary")
+        start = gr.Button(_("Caption the images"), elem_id="dataset-captioning-start", variant="primary")
         errors = error_box("dataset-captioning")
         result = live_html("dataset-captioning", js_on_load=_CLICKS)
     return CaptioningBox(form, start, errors, result)
@@ -94,9 +95,9 @@ def _models() -> list[tuple[str, str]]:
     return [
         (
             _(
-                "{model} · {gigabytes:g} GB · {licence} · {good_at}",
+                "{model} · {size} · {licence} · {good_at}",
                 model=model.name,
-                gigabytes=model.gigabytes,
+                size=_size(model.gigabytes),
                 licence=model.licence,
                 good_at=_(model.good_at),
             ),
@@ -104,6 +105,12 @@ def _models() -> list[tuple[str, str]]:
         )
         for model in RECOMMENDED
     ]
+
+
+def _size(gigabytes: float) -> str:
+    if gigabytes < 0.1:
+        return _("{megabytes:.0f} MB", megabytes=1000 * gigabytes)
+    return _("{gigabytes:g} GB", gigabytes=gigabytes)
 
 
 def render(session: DatasetSession, view: SessionView, jobs: CaptionJobs) -> dict[str, Part]:
@@ -122,7 +129,7 @@ def captioning_html(session: DatasetSession, jobs: CaptionJobs) -> Markup:
         "captioning",
         folder=folder,
         dataset=session.opened.name,
-        state=_state_words(status),
+        state=_state_words(status, made.values()),
         busy=status.state in (*BUSY_STATES, "new"),
         can_resume=status.state in ("paused", "stopped", "failed"),
         rows=rows,
@@ -136,7 +143,10 @@ def _shown(session: DatasetSession, made: ImageCaptions) -> dict[str, object]:
     return {"made": made, "url": thumbnail_url(session, row), "caption": row.caption}
 
 
-def _state_words(status: RunStatus) -> str:
+def _state_words(status: RunStatus, made: Collection[ImageCaptions]) -> str:
+    """In the language of the page; what ended a job early is told in the job's own."""
+    if status.state == "finished":
+        return outcome_words(made)
     if status.state == "new":
         return _("It waits in the queue.")
     if status.state == "running":
