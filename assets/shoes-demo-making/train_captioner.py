@@ -16,6 +16,7 @@ from optimization import LossLog, WeightAverage, learning_rate_factor
 from picture_set import PictureSet, load_picture_set
 from PIL import Image
 from tokenizers import Tokenizer
+from tokenizers.decoders import WordPiece
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import BertPreTokenizer
@@ -64,7 +65,7 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=Path, required=True, help="folder that make_pictures.py filled")
     parser.add_argument("--output", type=Path, required=True, help="folder for the captioner")
-    parser.add_argument("--max-train-steps", type=int, default=2400, help="default: 2400")
+    parser.add_argument("--max-train-steps", type=int, default=1300, help="default: 1300")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="default: 1e-3")
     parser.add_argument("--batch-size", type=int, default=64, help="pictures a step (default: 64)")
     parser.add_argument("--seed", type=int, default=1, help="for weights and batches (default: 1)")
@@ -87,6 +88,7 @@ def make_processor() -> BlipProcessor:
     tokenizer.post_processor = TemplateProcessing(  # type: ignore[assignment]
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
     )
+    tokenizer.decoder = WordPiece()  # type: ignore[assignment]  # closes the gap before a comma
     named = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=32, **named)
     return BlipProcessor(BlipImageProcessorPil(size={"height": SIDE, "width": SIDE}), fast)
