@@ -14,6 +14,7 @@ from studio.images.gallery import History
 from studio.loras.library import LoraLibrary
 from studio.training.session import TrainingSession
 from studio.ui.batches.tab import BatchPage
+from studio.ui.datasets.captioning import caption_jobs
 from studio.ui.inference.history import PastImages
 from studio.ui.shell.app import AREAS, Sessions
 from studio.ui.shell.commands import BATCH, CommandRunner, PreflightRunner
@@ -47,6 +48,7 @@ def measure(user_data: UserData) -> PageLooks:
         library=library,
         blocking_jobs=BlockingJobs(user_data),
         past=PastImages(History(user_data.outputs), user_data.cache / "run-thumbnails"),
+        captions=caption_jobs(user_data),
     )
     selection = sessions.now(Selection(), ("status", "inference")).selection
     History(user_data.outputs).page(1)

@@ -1,4 +1,4 @@
-"""`python -m studio dataset check PATH`: the doctor of the Dataset tab, from the command line."""
+"""`python -m studio dataset`: the doctor of the Dataset tab, and captions by a model, from the command line."""
 
 import sys
 from pathlib import Path
@@ -6,12 +6,37 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from studio.cli.options import JsonOption, UserDataOption, field_help, read_options
+from studio.cli.jobs import queue_job
+from studio.cli.options import (
+    CpuOption,
+    JobOption,
+    JsonOption,
+    QueueOption,
+    UserDataOption,
+    field_help,
+    prepare_engine,
+    read_options,
+)
+from studio.core.errors import StudioError
 from studio.core.language import N_, _, number
 from studio.core.paths import UserData, locate_user_data, typed_path
+from studio.core.text import counted
+from studio.datasets.captioning import (
+    CaptionFolder,
+    CaptionSettings,
+    begin_captioning,
+    dataset_of,
+    open_dataset,
+    read_caption_settings,
+    read_captions,
+    take_captions,
+)
 from studio.datasets.source import LAYOUT_NAMES, DatasetRecipe, LayoutChoice
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from studio.datasets.caption_job import Captioner
     from studio.datasets.report import DatasetReport, Duplicate, Finding
     from studio.images.records import Severity
 
@@ -21,7 +46,7 @@ GROUPS: "dict[Severity, str]" = {
     "note": N_("Worth knowing"),
 }
 
-dataset_app = typer.Typer(no_args_is_help=True, help=_("Datasets: check a folder of images before training."))
+dataset_app = typer.Typer(no_args_is_help=True, help=_("Datasets: check a folder of images, and caption it."))
 
 
 @dataset_app.command(help=_("Look at every image and caption of a folder; exit code 1 when something needs fixing."))
@@ -127,3 +152,90 @@ def _finding_line(finding: "Finding") -> str:
     excluded = _("(excluded)")
     code = f"{_(finding.problem.code)} {excluded}" if finding.excluded else _(finding.problem.code)
     return f"  {finding.name!r}: {code}. {finding.problem.sentence}"
+
+
+_DEFAULTS = CaptionSettings(dataset="-")
+_CAPTIONED = _("A folder of images, the name of a dataset, or a caption job to resume.")
+
+
+def _help(name: str) -> str:
+    return field_help(CaptionSettings, name)
+
+
+@dataset_app.command(help=_("Write captions with a model, as edits that can be undone; Ctrl+C ends it well."))
+def caption(
+    context: typer.Context,
+    folder: Annotated[str, typer.Argument(help=_CAPTIONED)],
+    model: Annotated[str, typer.Option(help=_help("model"))] = _DEFAULTS.model,
+    everything: Annotated[
+        bool, typer.Option("--all", help=_("Caption every image, not only those without a caption."))
+    ] = False,
+    prompt: Annotated[str, typer.Option(help=_help("prompt"))] = "",
+    prefix: Annotated[str, typer.Option(help=_help("prefix"))] = "",
+    suffix: Annotated[str, typer.Option(help=_help("suffix"))] = "",
+    leave_out: Annotated[str, typer.Option(help=_help("leave_out"))] = "",
+    num_candidates: Annotated[int, typer.Option("--candidates", help=_help("num_candidates"))] = 1,
+    max_new_tokens: Annotated[int, typer.Option("--max-tokens", help=_help("max_new_tokens"))] = 60,
+    seed: Annotated[int, typer.Option(help=_help("seed"))] = 0,
+    precision: Annotated[str, typer.Option(help=_help("precision"))] = _DEFAULTS.precision,
+    take: Annotated[bool, typer.Option(help=_("Make them the dataset's captions when all are written."))] = True,
+    several: Annotated[
+        bool, typer.Option("--several", help=_("Take all candidates: training takes one by chance each time."))
+    ] = False,
+    json: JsonOption = False,
+    queue: QueueOption = False,
+    cpu: CpuOption = False,
+    job: JobOption = False,
+    user_data: UserDataOption = None,
+) -> None:
+    """Begin to caption a folder or a dataset, or go on."""
+    place = locate_user_data(user_data)
+    known = [one for one in CaptionFolder.all_in(place.captions) if folder in (one.name, str(one.root))]
+    if known:
+        begun = known[0]
+    else:
+        which = "all" if everything else "missing"
+        begun = begin_captioning(
+            read_options(context, CaptionSettings, dataset=dataset_of(folder, place), which=which), place
+        )
+    if queue:
+        queue_job("caption", begun.root, place)
+        return
+    ended = _run_captioning(begun, place, as_job=job)
+    if job:
+        return
+    if json:
+        print("\n".join(made.model_dump_json() for made in read_captions(begun).values()))
+    if ended and take:
+        opened = open_dataset(read_caption_settings(begun), place)
+        num = take_captions(opened, begun, candidate=None if several else 0)
+        print(_("{captions} changed.", captions=counted(num, "caption", "captions")), file=sys.stderr)
+    elif not ended:
+        print(_("Resume with: python -m studio dataset caption {name}", name=begun.name), file=sys.stderr)
+
+
+def _run_captioning(folder: CaptionFolder, place: UserData, *, as_job: bool) -> bool:
+    """Whether all images were captioned.
+
+    Raises:
+        StudioError, OSError, MemoryError: where it cannot be done.
+    """
+    prepare_engine()
+    from studio.datasets.caption_job import run_captioning
+
+    def load(settings: CaptionSettings, say: "Callable[[str], None]", should_stop: "Callable[[], bool]") -> "Captioner":
+        from studio.engine.captioner import load_captioner
+
+        return load_captioner(
+            settings.model, precision=settings.precision, cpu=settings.cpu, say=say, should_stop=should_stop
+        )
+
+    try:
+        end = run_captioning(folder, place, load)
+    except (StudioError, OSError, MemoryError) as error:
+        if as_job:  # it is in the job's status too, where the queue reads it
+            print(error, file=sys.stderr)
+            raise typer.Exit(1) from error
+        raise
+    print(file=sys.stderr)
+    return end == "finished"

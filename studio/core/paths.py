@@ -16,6 +16,8 @@ PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 CHECKOUT_FOLDER = PACKAGE_FOLDER.parent
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?= *(\.|$))", re.IGNORECASE)
 USER_DATA_VARIABLE = "STUDIO_USER_DATA"
+SHIPPED_CAPTIONER = "shoes-captioner"
+"""The model for captions inside, below the assets."""
 
 
 def is_checkout() -> bool:
@@ -105,6 +107,11 @@ class UserData:
     @property
     def batches(self) -> Path:
         return self.root / "batches"
+
+    @property
+    def captions(self) -> Path:
+        """One folder for each job that writes captions."""
+        return self.root / "captions"
 
     @property
     def wildcards(self) -> Path:

@@ -303,6 +303,16 @@ def _note(code: str, sentence: str) -> Problem:
     return Problem(code=code, severity="note", sentence=sentence)
 
 
+BETWEEN_CAPTIONS = "||"
+"""Between several captions of one image, of which training takes one by chance each time."""
+
+
+def alternatives_of(caption: str) -> tuple[str, ...]:
+    """The captions that stand in one, `a red shoe || red sneakers`, none twice; ("",) where there is none."""
+    parts = (" ".join(part.split()) for part in caption.split(BETWEEN_CAPTIONS))
+    return tuple(dict.fromkeys(part for part in parts if part)) or ("",)
+
+
 def tidy(caption: str) -> str:
     """Close the gaps that missing values leave."""
     text = re.sub(r"\(\s*[,;\s]*\)|\[\s*[,;\s]*\]", " ", caption)

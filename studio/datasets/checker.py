@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,7 +28,7 @@ from studio.core.language import N_, _, for_later
 from studio.datasets.inspection import inspect, rejected, thumbnail_path
 from studio.images.records import PictureFacts
 
-CHECK_VERSION = 8
+CHECK_VERSION = 9
 """Raise it whenever the same file would be judged otherwise."""
 
 _CREATE = """
@@ -117,6 +118,17 @@ def _chunks(paths: Iterable[Path], size: int) -> Iterator[list[Path]]:
 MAX_WORKERS = 8
 BATCH_SIZE = 8
 GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class CheckProgress:
+    """How far the check is; `problem` says why it ended early, "" where it did not."""
+
+    num_checked: int
+    num_pictures: int
+    running: bool
+    problem: str = ""
+
 
 OnChecked = Callable[[Path, PictureFacts], None]
 

@@ -29,7 +29,7 @@ from studio.core.files import open_file, read_file, write_atomically
 from studio.core.language import N_, _
 from studio.core.paths import unreserved
 from studio.core.text import counted
-from studio.datasets.captions import caption_file, caption_targets
+from studio.datasets.captions import alternatives_of, caption_file, caption_targets
 from studio.datasets.inspection import png_of
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.rows import assign_bucket, buckets_for
@@ -202,7 +202,7 @@ def export_kohya(
             place = partial / f"{entry.repeats}_{words}" / name
             place.parent.mkdir(exist_ok=True)
             place.write_bytes(content)
-            place.with_suffix(".txt").write_bytes(caption_file(entry.key, entry.caption))
+            place.with_suffix(".txt").write_bytes(_kohya_captions(entry))
 
 
 def export_zip(snapshot: Snapshot, file: Path, *, background: str, cropped: bool = False, progress: Progress) -> None:
@@ -298,6 +298,11 @@ def _metadata(entry: SnapshotEntry, name: str, crops: Mapping[str, Crop]) -> byt
     if crops:  # a table has the same columns in every row
         own["crop"] = ",".join(map(str, crops.get(entry.key, ())))
     return metadata_line(own, entry.attributes)
+
+
+def _kohya_captions(entry: SnapshotEntry) -> bytes:
+    """One caption a line, as sd-scripts' `enable_wildcard` takes one of them by chance."""
+    return b"".join(caption_file(entry.key, caption) for caption in alternatives_of(entry.caption))
 
 
 def metadata_line(own: Mapping[str, object], attributes: Mapping[str, str]) -> bytes:

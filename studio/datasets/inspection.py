@@ -17,6 +17,7 @@ from PIL import Image
 
 from studio.images.decoding import read_bytes, read_picture
 from studio.images.records import PictureFacts, Problem
+from studio.images.scores.image import measure_words
 
 THUMBNAIL_SIDE = 256
 THUMBNAIL_QUALITY = 85
@@ -93,6 +94,9 @@ def inspect(path: Path, *, background: str, thumbnails: Path) -> PictureFacts:
             "tiny": small.resize((TINY_SIDE, TINY_SIDE), Image.Resampling.BOX).tobytes().hex(),
             "brightness": float(np.asarray(grey).mean()) / 255,
             "border_whiteness": border_whiteness,
+            "measured": measure_words(
+                np.asarray(small), size=(facts.width, facts.height), border_whiteness=border_whiteness
+            ),
         }
     )
 

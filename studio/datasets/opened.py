@@ -5,7 +5,6 @@ import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from studio.core.errors import DatasetError, PictureFileError, system_error_message
@@ -13,7 +12,7 @@ from studio.core.files import write_atomically
 from studio.core.language import _, for_later, said
 from studio.core.text import counted
 from studio.datasets.captions import check_typed, guess_caption
-from studio.datasets.checker import PictureChecker
+from studio.datasets.checker import CheckProgress, PictureChecker
 from studio.datasets.edits import Edit, EditLog, FocusChange, SwitchChange, TextChange
 from studio.datasets.inspection import png_of
 from studio.datasets.query import DatasetQuery, RowPage, find_rows, take_page
@@ -23,21 +22,11 @@ from studio.datasets.source import DatasetRecipe, DatasetRow, Focus, SkippedFile
 from studio.datasets.upload import NOT_TAKEN, read_not_taken
 from studio.datasets.walk import OnProgress
 from studio.images.decoding import open_rgb
-from studio.images.records import PictureFacts
+from studio.images.records import MEASURED_COLUMNS, PictureFacts
 
 CONVERTED = "converted"
 EDITS = "edits.jsonl"
 VERSIONS_WHILE_CHECKING = 10
-
-
-@dataclass(frozen=True)
-class CheckProgress:
-    """How far the check is; `problem` says why it ended early, "" where it did not."""
-
-    num_checked: int
-    num_pictures: int
-    running: bool
-    problem: str = ""
 
 
 class OpenedDataset:
@@ -92,7 +81,7 @@ class OpenedDataset:
 
     @property
     def num_changes(self) -> int:
-        """How many changes were made since it was opened, steps of undo and redo among them."""
+        """Changes since it was opened, steps of undo and redo among them."""
         return self._num_changes
 
     @property
@@ -160,6 +149,15 @@ class OpenedDataset:
         return f"{bucket.width} × {bucket.height}"
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Of its table, then what is measured of each image."""
+        return tuple(dict.fromkeys((*self.reading.columns, *MEASURED_COLUMNS)))
+
+    def facts_of(self, picture: SourcePicture) -> PictureFacts | None:
+        """What the check found of an image; None before it was checked."""
+        return self._facts.get(self._path_of(picture))
+
+    @property
     def next_undo(self) -> str:
         """What undo would take back, in words."""
         return self._edits.next_undo
@@ -193,7 +191,11 @@ class OpenedDataset:
             with self._lock:
                 self._running = False
 
-    # Changes
+    def refresh(self) -> None:
+        """Take over what another process changed, as `dataset caption` does."""
+        with self._lock:
+            if self._edits.refresh():
+                self._touch(tuple(self._by_key))
 
     def set_caption(self, key: str, caption: str) -> None:
         """Type a caption; the source's file stays as it is.

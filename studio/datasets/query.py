@@ -117,7 +117,7 @@ class Facet(Settings):
             case "whiteness":
                 return bin_name(bin_of(row.facts.border_whiteness)) == self.value
             case "column":
-                return (row.attributes.get(self.column) or EMPTY_VALUE) == self.value
+                return (row.columns.get(self.column) or EMPTY_VALUE) == self.value
 
 
 class DatasetQuery(Settings):
@@ -169,7 +169,7 @@ def find_rows(
         for row in rows
         if _has_state(row, query.problem)
         and (query.bucket == ANY or bucket_of(row) == query.bucket)
-        and (ANY in (query.column, query.value) or row.attributes.get(query.column, "") == query.value)
+        and (ANY in (query.column, query.value) or row.columns.get(query.column, "") == query.value)
         and (not words or _has_words(row, words))
         and all(facet.has(row, bucket_of=bucket_of) for facet in query.facets)
     ]

@@ -147,7 +147,9 @@ def summarise(rows: Sequence[DatasetRow], *, bucket_of: Callable[[DatasetRow], s
     """
     used = [(row, row.facts) for row in rows if row.is_used and row.facts is not None]
     words = [words_of(row.caption) for row, __ in used]
-    columns = dict.fromkeys(column for row, __ in used for column in row.attributes)
+    columns = dict.fromkeys(
+        column for row, __ in used for column, value in row.columns.items() if value or column in row.attributes
+    )
     return DatasetStatistics(
         num_pictures=len(used),
         sizes=_counts((f"{facts.width} × {facts.height}" for __, facts in used), NUM_SIZES),
@@ -157,7 +159,7 @@ def summarise(rows: Sequence[DatasetRow], *, bucket_of: Callable[[DatasetRow], s
         brightness=_bins([facts.brightness for __, facts in used]),
         border_whiteness=_bins([facts.border_whiteness for __, facts in used]),
         columns={
-            column: _counts((row.attributes.get(column) or EMPTY_VALUE for row, __ in used), NUM_VALUES)
+            column: _counts((row.columns.get(column) or EMPTY_VALUE for row, __ in used), NUM_VALUES)
             for column in columns
             if column.lower() not in ("id", "file_name")  # a name each: No statistics yet
         },

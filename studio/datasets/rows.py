@@ -7,8 +7,8 @@ image takes the bucket with the least aspect error, is scaled to cover it, cut a
 
 From what was found, edited and checked to rows: which caption counts, and what is wrong with each.
 
-Captions from the columns of a table: `{baseColour} {articleType}`. The substitution is our own: `str.format` would let
-a template reach into objects.
+Captions from the columns of a table and from what was measured: `{baseColour} {articleType}, {ground}`. The
+substitution is our own: `str.format` would let a template reach into objects.
 """
 
 import re
@@ -20,10 +20,10 @@ from pathlib import Path
 
 from studio.core.errors import DatasetError
 from studio.core.language import N_, _
-from studio.datasets.captions import tidy
+from studio.datasets.captions import alternatives_of, tidy
 from studio.datasets.edits import EditLog
-from studio.datasets.source import YOUR_EDIT, DatasetRecipe, DatasetRow, Focus, SourcePicture
-from studio.images.records import PictureFacts, Problem
+from studio.datasets.source import YOUR_EDIT, DatasetRecipe, DatasetRow, Focus, SourcePicture, with_measured
+from studio.images.records import MEASURED_COLUMNS, PictureFacts, Problem
 
 SMALL_RESOLUTION = 256
 FINEST_STEP = 8  # pixels to a latent
@@ -209,12 +209,21 @@ def take_rows(pictures: Sequence[SourcePicture], recipe: DatasetRecipe) -> list[
     return [p for p in pictures if all(p.attributes.get(column, "") in values for column, values in wanted)]
 
 
-def caption_of(picture: SourcePicture, recipe: DatasetRecipe, edits: EditLog) -> tuple[str, str]:
+def uses_template(picture: SourcePicture, recipe: DatasetRecipe) -> bool:
+    """Whether the recipe's template makes the caption: not that of an image without a row where it names a table's."""
+    if not recipe.template:
+        return False
+    return bool(picture.attributes) or set(columns_of(recipe.template)) <= set(MEASURED_COLUMNS)
+
+
+def caption_of(
+    picture: SourcePicture, recipe: DatasetRecipe, edits: EditLog, facts: PictureFacts | None
+) -> tuple[str, str]:
     """The caption that counts, and who said it: the user, else the template, else the source, else the recipe."""
     if picture.key in edits.captions:
         return edits.captions[picture.key], YOUR_EDIT
-    if recipe.template and picture.attributes:
-        return fill_template(recipe.template, picture.attributes), N_("the template")
+    if recipe.template and uses_template(picture, recipe):
+        return fill_template(recipe.template, with_measured(picture.attributes, facts)), N_("the template")
     if picture.caption:
         return picture.caption, picture.caption_from
     if recipe.default_caption.strip():
@@ -233,7 +242,7 @@ def make_row(
     count_tokens: CountTokens,
 ) -> DatasetRow:
     """One row, with the problems that can be seen in it alone."""
-    caption, caption_from = caption_of(picture, recipe, edits)
+    caption, caption_from = caption_of(picture, recipe, edits, facts)
     # A caption that could not be read no longer matters once another one counts.
     fixed = caption_from != picture.caption_from
     of_source = tuple(p for p in picture.problems if not (fixed and p.code.startswith("caption")))
@@ -261,7 +270,8 @@ def make_row(
 
 def _length_problems(caption: str, count_tokens: CountTokens) -> list[Problem]:
     # A token has at least one character, so short captions need no counting.
-    if len(caption) > MAX_TOKENS and (tokens := count_tokens(caption)) > MAX_TOKENS:
+    longest = max(alternatives_of(caption), key=len)
+    if len(longest) > MAX_TOKENS and (tokens := count_tokens(longest)) > MAX_TOKENS:
         sentence = _(
             "The caption has {tokens} tokens, and the text encoder reads {limit} at a time: "
             "what is past them is not learned. Shorten it, with the most important words first.",

@@ -13,9 +13,9 @@ from studio.core.language import _, for_later, said
 from studio.core.paths import UserData, typed_path
 from studio.core.records import Record
 from studio.core.text import counted
-from studio.datasets.checker import PictureChecker
+from studio.datasets.checker import CheckProgress, PictureChecker
 from studio.datasets.library import FILES, DatasetLibrary, HeldDataset, HeldDatasets
-from studio.datasets.opened import CheckProgress, OpenedDataset
+from studio.datasets.opened import OpenedDataset
 from studio.datasets.rows import CountTokens
 from studio.datasets.source import DatasetRecipe, DatasetRow
 from studio.datasets.upload import NOT_TAKEN, DroppedFile, common_folder, keep_not_taken, only_folder, take_files
@@ -107,15 +107,15 @@ class DatasetSession:
             raise DatasetError(_("No dataset is open. Drop a folder, or type its path."))
         self.library.recipe(name)  # raises where it is gone
         page = self.of(name)
-        __ = page.opened  # read here, so that no handler finds later that it cannot be
+        page.opened.refresh()  # read here, so that no handler finds later that it cannot be
         return page
 
     @property
     def view(self) -> SessionView:
         """What the page must follow. A dataset that is not in memory, as after a restart, is read meanwhile."""
         if (held := self._find()) is not None:
-            dataset = held.dataset
-            return SessionView(dataset.name, f"{held.number}-{dataset.version}", dataset.progress)
+            held.dataset.refresh()
+            return SessionView(held.dataset.name, f"{held.number}-{held.dataset.version}", held.dataset.progress)
         with self._lock:
             problem = self._problems.get(self.name, "")
             if self.name and not problem and self.name not in self._opening:

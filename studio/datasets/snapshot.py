@@ -297,7 +297,7 @@ def _entry(row: DatasetRow) -> SnapshotEntry:
         height=facts.height,
         caption=row.caption,
         repeats=row.repeats,
-        attributes=row.attributes,
+        attributes=row.columns,
         needs_conversion=any(problem.severity == "convert" for problem in facts.problems),
         focus=row.focus,
     )

@@ -21,7 +21,7 @@ from studio.core.language import N_, _
 from studio.core.records import Record
 from studio.core.settings import Settings
 from studio.images.formats import RAW_SUFFIXES
-from studio.images.records import PictureFacts, Problem
+from studio.images.records import MEASURED_COLUMNS, PictureFacts, Problem
 
 LayoutName = Literal["sidecar", "kohya", "imagefolder", "table", "fashion"]
 LAYOUT_NAMES: tuple[LayoutName, ...] = get_args(LayoutName)
@@ -91,7 +91,10 @@ class DatasetRecipe(Settings):
         None,
         title=N_("Caption template"),
         max_length=2000,
-        description=N_("Columns in braces: {baseColour} {articleType}. Leave empty to keep the captions found."),
+        description=N_(
+            "Columns in braces: {baseColour} {articleType}, or what is measured of each image: {colour}, {ground}, "
+            "{orientation}, {subject_size}, {position}. Leave empty to keep the captions found."
+        ),
     )
     background: HexColour = Field(
         "#ffffff",
@@ -112,6 +115,12 @@ class DatasetRecipe(Settings):
         max_length=2000,
         description=N_("Used for images without a caption."),
     )
+
+
+def with_measured(attributes: Mapping[str, str], facts: PictureFacts | None) -> Mapping[str, str]:
+    """Values of a table's columns, and of all `MEASURED_COLUMNS`: "" of an image that was not checked yet."""
+    measured = facts.measured if facts is not None else {}
+    return {**{column: measured.get(column, "") for column in MEASURED_COLUMNS}, **attributes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +152,11 @@ class DatasetRow:
     excluded: bool
     starred: bool = False
     focus: Focus | None = None
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """The values of its row of the table, and what was measured of the image."""
+        return with_measured(self.attributes, self.facts)
 
     @property
     def is_rejected(self) -> bool:

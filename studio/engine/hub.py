@@ -36,7 +36,7 @@ from studio.engine.hub_download import (
     hub_refusal,
     network_errors,
 )
-from studio.engine.model_folder import MODEL_INDEX, PIPELINE, is_complete, needed_files
+from studio.engine.model_folder import DIFFUSERS_LAYOUT, ModelLayout, is_complete
 
 __all__ = ["DownloadProgress", "DownloadWatcher", "HubSnapshot", "find_hub_model"]
 
@@ -65,13 +65,19 @@ class HubSnapshot:
 
 
 def find_hub_model(
-    name: str, *, progress: DownloadWatcher | None = None, endpoint: str | None = None, cache: Path | None = None
+    name: str,
+    *,
+    progress: DownloadWatcher | None = None,
+    layout: ModelLayout = DIFFUSERS_LAYOUT,
+    endpoint: str | None = None,
+    cache: Path | None = None,
 ) -> HubSnapshot:
     """The model of this name: the copy on this machine, without asking anyone; else a download of what is needed.
 
     Args:
         name: `owner/name` or `owner/name@revision`.
         progress: told how far a download is, asked whether to stop.
+        layout: which of its files are needed.
         endpoint: the Hub's address; huggingface_hub's (HF_ENDPOINT) where none is given.
         cache: the folder for models; huggingface_hub's (HF_HOME) where none is given.
 
@@ -98,11 +104,12 @@ def find_hub_model(
     )
     root = cache or Path(constants.HF_HUB_CACHE)
     for candidate in dict.fromkeys((repository, current)):
-        if folder := local_snapshot(HubPlace(root, candidate), revision):
+        if folder := local_snapshot(HubPlace(root, candidate), revision, layout):
             return HubSnapshot(candidate, folder, folder.name, (moved,) if candidate != repository else ())
         logger.info("%s has not been downloaded yet", candidate)
     watcher = progress or DownloadWatcher()
-    folder = _download(HubPlace(root, current), revision, endpoint or constants.ENDPOINT, watcher)
+    place = HubPlace(root, current)
+    folder = _download(place, revision, endpoint or constants.ENDPOINT, watcher, layout)
     return HubSnapshot(current, folder, folder.name, (moved,) if current != repository else ())
 
 
@@ -162,33 +169,26 @@ def _only_download(place: HubPlace) -> Iterator[None]:
         lock.release()
 
 
-def local_snapshot(place: HubPlace, revision: str) -> Path | None:
+def local_snapshot(place: HubPlace, revision: str, layout: ModelLayout = DIFFUSERS_LAYOUT) -> Path | None:
     """The complete copy of a revision on this machine; None where there is none."""
     reference = place.reference(revision)
     commit = read_text(reference, errors="replace").strip() if reference.is_file() else revision
     folder = place.snapshot(commit)
     try:
-        index = json.loads(read_text(folder / MODEL_INDEX))
+        index = json.loads(read_text(folder / layout.index))
     except (OSError, ValueError):
         return None
-    return folder if isinstance(index, dict) and is_complete(folder, index) else None
+    return folder if isinstance(index, dict) and is_complete(folder, index, layout) else None
 
 
-def _download(place: HubPlace, revision: str, endpoint: str, watcher: DownloadWatcher) -> Path:
+def _download(place: HubPlace, revision: str, endpoint: str, watcher: DownloadWatcher, layout: ModelLayout) -> Path:
     """Ask what there is, fetch what is needed, and only then say that this revision is here."""
     info = _ask(place.repository, revision, endpoint)
     commit, files = _checked(info, place.repository)
-    if MODEL_INDEX not in files:
-        raise ModelError(
-            _(
-                "{repository} has no model_index.json, so it is not a model in diffusers' layout. If "
-                "it offers a checkpoint of Stable Diffusion 1.x as .safetensors, download that file "
-                "and give its path.",
-                repository=place.repository,
-            )
-        )
+    if layout.index not in files:
+        raise ModelError(_(layout.without_index, repository=place.repository))
     with _only_download(place):
-        return _fetch_needed(place, commit, endpoint, files, watcher, revision=revision)
+        return _fetch_needed(place, commit, endpoint, files, watcher, revision=revision, layout=layout)
 
 
 def _fetch_needed(
@@ -199,27 +199,22 @@ def _fetch_needed(
     watcher: DownloadWatcher,
     *,
     revision: str,
+    layout: ModelLayout,
 ) -> Path:
     """The index first: it tells whether the rest is worth the wait."""
     folder = place.snapshot(commit)
-    Download(place, commit, endpoint, [files[MODEL_INDEX]], DownloadWatcher(cancelled=watcher.cancelled)).run()
+    Download(place, commit, endpoint, [files[layout.index]], DownloadWatcher(cancelled=watcher.cancelled)).run()
     try:
-        index = json.loads(read_text(folder / MODEL_INDEX))
-        kind = index["_class_name"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            _("The model_index.json of {repository} cannot be read. Choose another model.", repository=place.repository)
-        ) from error
-    if kind != PIPELINE:
+        index = dict(json.loads(read_text(folder / layout.index)))
+    except (ValueError, TypeError) as error:
         raise ModelError(
             _(
-                "{repository} is a {kind}; the studio works with {pipeline} (Stable Diffusion 1.x).",
+                "The {file} of {repository} cannot be read. Choose another model.",
+                file=layout.index,
                 repository=place.repository,
-                kind=kind,
-                pipeline=PIPELINE,
             )
-        )
-    needed = [files[name] for name in needed_files(place.repository, index, files)]
+        ) from error
+    needed = [files[name] for name in layout.needed(place.repository, index, files)]
     assert_room(place, commit, needed)
     Download(place, commit, endpoint, needed, watcher).run()
     if revision != commit:

@@ -5,12 +5,13 @@ No pickles are needed, no safety checker, no second copies. No torch.
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from studio.core.errors import ModelError, WeightsFileError
 from studio.core.files import assert_regular, open_file, read_text
-from studio.core.language import _
+from studio.core.language import N_, _
 from studio.loras.weights_file import PICKLE_ENDINGS, read_header
 
 PIPELINE = "StableDiffusionPipeline"
@@ -52,8 +53,17 @@ def needed_files(model: str, index: Mapping[str, object], names: Collection[str]
         names: all its files, as paths with `/`.
 
     Raises:
-        ModelError: where something is missing, or there only as a pickle.
+        ModelError: where it is of another kind, something is missing, or there only as a pickle.
     """
+    if (kind := index.get("_class_name")) != PIPELINE:
+        raise ModelError(
+            _(
+                "{repository} is a {kind}; the studio works with {pipeline} (Stable Diffusion 1.x).",
+                repository=model,
+                kind=kind,
+                pipeline=PIPELINE,
+            )
+        )
     needed = [MODEL_INDEX]
     for part in PARTS:
         if part not in index:
@@ -70,11 +80,37 @@ def needed_files(model: str, index: Mapping[str, object], names: Collection[str]
     return tuple(needed)
 
 
-def is_complete(folder: Path, index: Mapping[str, object]) -> bool:
+@dataclass(frozen=True)
+class ModelLayout:
+    """Which files of a repository a kind of model consists of.
+
+    Attributes:
+        index: the file that says what it is.
+        needed: of a model's name, what its index says and all its files, those that are needed; raises ModelError where
+            it is of another kind or incomplete.
+        without_index: what is said of a `{repository}` that has no index; in English.
+    """
+
+    index: str
+    needed: Callable[[str, Mapping[str, object], Collection[str]], tuple[str, ...]]
+    without_index: str
+
+
+DIFFUSERS_LAYOUT = ModelLayout(
+    index=MODEL_INDEX,
+    needed=needed_files,
+    without_index=N_(
+        "{repository} has no model_index.json, so it is not a model in diffusers' layout. If it offers a checkpoint "
+        "of Stable Diffusion 1.x as .safetensors, download that file and give its path."
+    ),
+)
+
+
+def is_complete(folder: Path, index: Mapping[str, object], layout: ModelLayout = DIFFUSERS_LAYOUT) -> bool:
     """Whether a folder holds all that is needed: an interrupted download leaves one that does not."""
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     try:
-        needed_files(folder.name, index, names)
+        layout.needed(folder.name, index, names)
     except ModelError:
         return False
     return True

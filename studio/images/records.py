@@ -1,5 +1,6 @@
 """What one look at an image file found: its figures, what is wrong with it, how bad that is, what one click can do."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -30,6 +31,10 @@ class Problem(Record):
     remedies: tuple[Remedy, ...] = ()
 
 
+MEASURED_COLUMNS = ("colour", "ground", "orientation", "subject_size", "position")
+"""Columns that every checked image has, beside those of its table, which come first where they have the same name."""
+
+
 class PictureFacts(Record):
     """One image file, fully decoded once.
 
@@ -44,6 +49,7 @@ class PictureFacts(Record):
             other colours apart, which the hash of grey levels cannot.
         brightness: mean luminance, 0 to 1, on the dataset's background.
         border_whiteness: share of border pixels (2 % of the shorter side, at least 1 px) whose channels are all ≥ 245.
+        measured: `MEASURED_COLUMNS` in English words for captions, "" where one cannot be told; {} where not decoded.
         problems: of the file and the image.
     """
 
@@ -57,6 +63,7 @@ class PictureFacts(Record):
     tiny: str = ""
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.0
     border_whiteness: Annotated[float, Field(ge=0, le=1)] = 0.0
+    measured: Mapping[str, str] = {}
     problems: tuple[Problem, ...] = ()
 
     @property

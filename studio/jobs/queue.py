@@ -20,7 +20,7 @@ from studio.jobs.database import change_job, changing, reading, set_line
 from studio.jobs.folder import JobFolder, RunRequest, ask, write_halt
 from studio.jobs.words import refusal, short_title
 
-JobKind = Literal["train", "batch"]
+JobKind = Literal["train", "batch", "caption"]
 JobState = Literal["queued", "running", "paused", "stopped", "finished", "failed"]
 Asked = Literal["", "pause", "stop"]
 MAX_ATTEMPTS = 3  # a job that kills its own process every time must not hold up the others for ever

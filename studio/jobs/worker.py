@@ -9,7 +9,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -30,13 +30,18 @@ from studio.jobs.launcher import (
     language_of_job,
     start_detached,
 )
-from studio.jobs.queue import MAX_ATTEMPTS, Job, JobQueue
+from studio.jobs.queue import MAX_ATTEMPTS, Job, JobKind, JobQueue
 
 logger = logging.getLogger(__name__)
 
 JobCommand = Callable[[Job], Sequence[str]]
 Answer = TypeVar("Answer")
 
+_COMMANDS: Mapping[JobKind, tuple[str, ...]] = {
+    "train": ("train",),
+    "batch": ("batch",),
+    "caption": ("dataset", "caption"),
+}
 _POLL_SECONDS = 0.5
 _DATABASE_RETRY_SECONDS = 5.0
 _MAX_RETRY_SECONDS = 24 * 3600.0
@@ -49,7 +54,7 @@ _LOG_LIMIT_BYTES = 2**20
 def job_command(job: Job, user_data: UserData, *, cpu_only: bool = False) -> list[str]:
     """The command line of a job, by its kind."""
     # -P: modules come from where the studio is installed, never from the folder that it works in.
-    command = [sys.executable, "-P", "-m", "studio", job.kind, str(job.run_folder), "--job"]
+    command = [sys.executable, "-P", "-m", "studio", *_COMMANDS[job.kind], str(job.run_folder), "--job"]
     command += ["--user-data", str(user_data.root)]
     return [*command, "--cpu"] if cpu_only else command
 

@@ -372,6 +372,7 @@ def dataset_demo(stage: Stage) -> None:
     stage.shoot("dataset-demo", "ready", act=on_datasets(look_at_one), full_page=False)
     panels = {
         "layout": "Layout and captions",
+        "captions": "Write captions with a model",
         "bulk": "Edit captions in bulk",
         "statistics": "Statistics",
         "export": "Export",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from studio.datasets.edits import BulkChange, change_caption, changed_captions, describe
+from studio.datasets.bulk import BulkChange, change_caption, changed_captions, describe
 from tests.datasets.rows import make_row
 
 

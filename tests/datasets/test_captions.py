@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from studio.core.errors import DatasetError
 from studio.core.files import guess_text
+from studio.datasets.bulk import BulkChange, change_caption
 from studio.datasets.captions import (
     MAX_CAPTION_BYTES,
+    alternatives_of,
     caption_file,
     caption_targets,
     decode_caption,
@@ -20,7 +22,6 @@ from studio.datasets.captions import (
     guess_caption,
     read_caption,
 )
-from studio.datasets.edits import BulkChange, change_caption
 
 
 def codes(content: bytes) -> list[str]:
@@ -310,3 +311,19 @@ def test_a_caption_is_written_where_it_is_read_first(pictures: list[str], captio
 def _may_share(one: str, other: str) -> bool:
     one, other = unicodedata.normalize("NFC", one), unicodedata.normalize("NFC", other)
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+
+
+@pytest.mark.parametrize(
+    ("caption", "several"),
+    [
+        ("a shoe", ("a shoe",)),
+        ("a shoe || red  sneakers", ("a shoe", "red sneakers")),
+        ("a|b", ("a|b",)),
+        ("|| a ||", ("a",)),
+        ("a || a", ("a",)),
+        ("", ("",)),
+        (" || ", ("",)),
+    ],
+)
+def test_several_captions_stand_in_one(caption: str, several: tuple[str, ...]) -> None:
+    assert alternatives_of(caption) == several

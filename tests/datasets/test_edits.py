@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from studio.core.errors import DatasetError
-from studio.datasets.edits import TYPING_PAUSE, Edit, EditLog, SwitchChange, TextChange, with_tag, without_tag
+from studio.datasets.bulk import with_tag, without_tag
+from studio.datasets.edits import TYPING_PAUSE, Edit, EditLog, SwitchChange, TextChange
 
 
 def caption(after: str, *, before: str | None = None, key: str = "a.png", what: str = "caption of a.png") -> Edit:

@@ -145,6 +145,13 @@ def test_kohya_folders_are_read_back_with_their_repeats(snapshot: Snapshot, tmp_
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"1_my-shoes", "10_my-shoes"}
 
 
+def test_kohya_gets_several_captions_one_a_line(snapshot: Snapshot, tmp_path: Path) -> None:
+    entries = (snapshot.entries[0].model_copy(update={"caption": "a shoe || red sneakers"}),)
+    export_kohya(Snapshot(snapshot.header, entries), tmp_path / "out", background=WHITE, progress=quiet)
+    (written,) = (tmp_path / "out").rglob("*.txt")
+    assert written.read_text(encoding="utf-8") == "a shoe\nred sneakers\n"
+
+
 def test_a_zip_holds_an_imagefolder(snapshot: Snapshot, tmp_path: Path) -> None:
     export_zip(snapshot, tmp_path / "out.zip", background=WHITE, progress=quiet)
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:

@@ -13,7 +13,7 @@ from studio.datasets.checker import PictureChecker
 from studio.datasets.export import write_sidecars
 from studio.datasets.library import DatasetLibrary
 from studio.datasets.opened import OpenedDataset
-from studio.datasets.query import EDITED, EXCLUDED, NEEDS_FIXING, NO_PROBLEM, DatasetQuery
+from studio.datasets.query import EDITED, EXCLUDED, NEEDS_FIXING, NO_PROBLEM, DatasetQuery, Facet
 from studio.datasets.report import make_report
 from studio.datasets.snapshot import make_snapshot, read_snapshot, write_snapshot
 from studio.datasets.source import DatasetRecipe, RowChoice
@@ -367,3 +367,56 @@ def test_a_moved_crop_is_kept_in_the_snapshot_and_undone(source: Path, tmp_path:
     assert make_snapshot("d", dataset.recipe, dataset.rows).header.digest == before.header.digest
     assert dataset.next_undo == ""
     assert "focus" not in before.entries[0].model_dump_json(exclude_none=True)
+
+
+def test_a_template_is_filled_from_what_was_measured(tmp_path: Path, checker: PictureChecker) -> None:
+    template = "{colour} shoe, {ground}, {position}"
+    folder = tmp_path / "shoes"
+    folder.mkdir()
+    shutil.copy(SHOES / "images" / "10001.jpg", folder)
+    dataset = open_dataset(folder, tmp_path / "own", template=template)
+    assert dataset.row("10001.jpg").caption == "shoe"
+    dataset.check(checker)
+    assert dataset.row("10001.jpg").caption == "black shoe, white background, centred"
+    assert dataset.row("10001.jpg").caption_from == "the template"
+
+
+def test_measured_columns_stand_beside_those_of_the_table(tmp_path: Path, checker: PictureChecker) -> None:
+    dataset = open_dataset(SHOES, tmp_path / "own", checker, template="{baseColour} is {colour}, {ground}")
+    assert dataset.columns[-5:] == ("colour", "ground", "orientation", "subject_size", "position")
+    assert "baseColour" in dataset.columns
+    for row in dataset.rows:
+        first, __, second = row.caption.removesuffix(", white background").partition(" is ")
+        assert first.lower() == second
+
+
+def test_a_tables_own_column_counts_first(tmp_path: Path, checker: PictureChecker) -> None:
+    folder = tmp_path / "shoes"
+    folder.mkdir()
+    shutil.copy(SHOES / "images" / "10001.jpg", folder / "a.jpg")
+    (folder / "metadata.csv").write_text("file_name,colour\na.jpg,jet\n", encoding="utf-8")
+    dataset = open_dataset(folder, tmp_path / "own", checker, template="{colour} shoe, {ground}")
+    assert dataset.row("a.jpg").caption == "jet shoe, white background"
+
+
+def test_images_are_found_by_what_was_measured(tmp_path: Path, checker: PictureChecker) -> None:
+    dataset = open_dataset(SHOES, tmp_path / "own", checker)
+    found = dataset.found(DatasetQuery(column="colour", value="navy"))
+    assert [row.attributes["baseColour"] for row in found] == ["Navy"] * 5
+    facet = Facet(name="column", column="position", value="centred")
+    assert len(dataset.found(DatasetQuery(facets=(facet,)))) == 60
+
+
+def test_a_snapshot_keeps_what_was_measured_for_exports_and_batches(tmp_path: Path, checker: PictureChecker) -> None:
+    dataset = open_dataset(SHOES, tmp_path / "own", checker)
+    snapshot = make_snapshot("shoes", dataset.recipe, dataset.rows)
+    assert {entry.attributes["ground"] for entry in snapshot.entries} == {"white background"}
+
+
+def test_the_longest_of_several_captions_counts(source: Path, tmp_path: Path, checker: PictureChecker) -> None:
+    dataset = open_dataset(source, tmp_path / "own", checker)
+    words = " ".join(["shoe"] * 50)
+    dataset.set_caption("a.png", f"{words} || {words}")
+    assert "caption too long" not in codes(dataset, "a.png")
+    dataset.set_caption("a.png", f"{words} {words} || a shoe")
+    assert "caption too long" in codes(dataset, "a.png")

@@ -23,6 +23,7 @@ from studio.training.folder import RunFolder
 from studio.training.presets import PRESETS
 from studio.training.session import TrainingSession
 from studio.ui.batches.tab import BatchPage
+from studio.ui.datasets.captioning import caption_jobs
 from studio.ui.inference.history import PastImages
 from studio.ui.shell.app import Sessions, build_app
 from studio.ui.shell.commands import BATCH, CommandRunner, PreflightRunner
@@ -54,6 +55,7 @@ def sessions(tmp_path: Path) -> Sessions:
         library=library,
         blocking_jobs=BlockingJobs(user_data),
         past=PastImages(History(user_data.outputs), user_data.cache / "run-thumbnails"),
+        captions=caption_jobs(user_data),
     )
 
 

@@ -26,7 +26,7 @@ from studio.core.settings import (
     SmokeSettings,
     bounds,
 )
-from studio.datasets.edits import BulkChange
+from studio.datasets.bulk import BulkChange
 from studio.engine.process.client import EngineClient
 from studio.training.session import TrainingSession
 from studio.training.settings import TrainingSettings

@@ -18,11 +18,14 @@ from studio.batches.session import BatchSession
 from studio.core.errors import StudioError
 from studio.core.paths import UserData
 from studio.core.records import Label, label_beside, write_label
+from studio.datasets.captioning import CaptionSettings, ImageCaptions, begin_captioning
 from studio.datasets.report import DatasetReport, Duplicate, Finding
 from studio.datasets.session import DatasetSession
 from studio.images.gallery import History
+from studio.jobs.folder import RunStatus, write_status
 from studio.loras.library import LoraLibrary
 from studio.training.session import TrainingSession
+from studio.ui.datasets.captioning import CaptionJobs, caption_jobs
 from studio.ui.datasets.statistics import doctor_html
 from studio.ui.inference.history import PastImages
 from studio.ui.shell.commands import Commands
@@ -84,7 +87,9 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[type, objec
     dataset = DatasetSession(user_data, count_tokens=len)
     dataset.open_folder(str(folder))
     training, commands = TrainingSession(user_data), Commands(user_data)
+    write_captions(user_data, dataset.opened.name, f"{HOSTILE}.png")
     yield {
+        CaptionJobs: caption_jobs(user_data),
         TrainingPage: TrainingPage(training, dataset, commands.preflight, commands.exports),
         DatasetSession: dataset,
         LoraLibrary: LoraLibrary(folder),
@@ -94,6 +99,14 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[type, objec
         PastImages: PastImages(History(outputs), folder / "thumbnails"),
     }
     dataset.close()
+
+
+def write_captions(user_data: UserData, dataset: str, key: str) -> None:
+    """A caption job of a dataset, of which everything is hostile."""
+    folder = begin_captioning(CaptionSettings(dataset=dataset, model=HOSTILE, which="all"), user_data)
+    made = ImageCaptions(key=key, candidates=(HOSTILE, f"{HOSTILE}2"))
+    folder.captions.write_text(made.model_dump_json() + "\n", encoding="utf-8")
+    write_status(folder, RunStatus(state="stopped", message=HOSTILE))
 
 
 class Seen(HTMLParser):

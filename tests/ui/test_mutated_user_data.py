@@ -60,6 +60,7 @@ from studio.training.report import standalone_html, write_report
 from studio.training.session import TrainingSession
 from studio.ui.batches.tab import BatchPage
 from studio.ui.datasets.browser import read_query, render_page
+from studio.ui.datasets.captioning import caption_jobs
 from studio.ui.datasets.detail import Subject, render_row
 from studio.ui.datasets.statistics import doctor_html, statistics_html
 from studio.ui.inference.generate import past_image
@@ -222,6 +223,7 @@ def look_at_everything(user_data: UserData) -> Iterator[str]:
             library=library,
             blocking_jobs=BlockingJobs(user_data),
             past=PastImages(History(user_data.outputs), user_data.cache / "run-thumbnails"),
+            captions=caption_jobs(user_data),
         )
         shown = zip((OLD, NEW), batches.folders(), strict=False)
         for run, batch in shown:

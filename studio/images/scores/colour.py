@@ -247,6 +247,12 @@ def subject_colour(lab_HWC: NDArray[np.float32], mask_HW: NDArray[np.bool_]) -> 
     return np.asarray(np.median(pixels_NC[alike_N], axis=0), np.float32)
 
 
+def name_colour(lab_C: NDArray[np.float32]) -> str:
+    """The basic word that is nearest to a colour."""
+    labs = np.stack([lab_of(word) for word in BASIC])
+    return tuple(BASIC)[int(ciede2000(lab_C, labs, k_lightness=SHADED).argmin())]
+
+
 def score_colour(lab_C: NDArray[np.float32], asked: Sequence[str]) -> ColourScore:
     """Compare a colour with the words of a prompt, of which there is at least one."""
     differences = [float(ciede2000(lab_C, lab_of(word), k_lightness=SHADED)) for word in asked]

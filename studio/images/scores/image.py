@@ -1,8 +1,10 @@
-"""All scores of one image; the colours that its prompt asks for.
+"""All scores of one image; the colours that its prompt asks for; what is seen of it, in words.
 
 Which colour a prompt asks of its subject: not the ground's, not the laces'.
 
 All scores of one image.
+
+What is seen of an image in words for its caption: `MEASURED_COLUMNS`.
 """
 
 import re
@@ -15,17 +17,30 @@ from pydantic import Field
 
 from studio.core.language import N_, _
 from studio.core.records import Record
-from studio.images.scores.colour import MAX_WORDS, ColourScore, plain_name, rgb_of, score_colour, subject_colour
+from studio.images.scores.colour import (
+    MAX_WORDS,
+    ColourScore,
+    name_colour,
+    plain_name,
+    rgb_of,
+    score_colour,
+    subject_colour,
+)
 from studio.images.scores.likeness import NearestIndex, NearestPicture, describe
 from studio.images.scores.subject import (
+    WHITE_LEVEL,
     Border,
     Centring,
+    Mask,
     Subject,
     WorkingPicture,
+    border_mask,
     find_subject,
+    ground_around,
     make_working,
     measure_border,
     measure_centring,
+    measure_roughness,
     measure_sharpness,
 )
 from studio.images.scores.summary import CENTRED_OFFSET, WHITE_SHARE, ScoreSummary, Spread
@@ -213,3 +228,72 @@ def _spread(values: Sequence[float]) -> Spread | None:
         high=max(values),
         count=len(values),
     )
+
+
+_WHITE = "white background"
+SQUARE_ASPECT = 1.05
+TEXTURED = 0.45
+"""Roughness of a ground from which on it is called textured."""
+LARGE, MEDIUM = 0.75, 0.4
+"""Of the image's side, the subject's longer extent."""
+NEARLY_GREY = 5.0
+"""Chroma under which a light ground is grey, and not off-white."""
+
+
+def measure_words(picture_HWC: NDArray[np.uint8], *, size: tuple[int, int], border_whiteness: float) -> dict[str, str]:
+    """What is seen of an image, by `MEASURED_COLUMNS`: in English, as the captions that models are trained on.
+
+    Args:
+        picture_HWC: uint8 RGB; it may be smaller than the image.
+        size: the image's width and height.
+        border_whiteness: the share of its border that is white.
+    """
+    words = {"colour": "", "ground": "", "orientation": _orientation(*size), "subject_size": "", "position": ""}
+    if border_whiteness >= WHITE_SHARE:
+        words["ground"] = _WHITE
+    if min(picture_HWC.shape[:2]) < MIN_SIDE:
+        return words
+    working = make_working(picture_HWC)
+    subject = find_subject(working)
+    if subject.mask_HW is None or subject.material_HW is None:
+        return words
+    words["colour"] = name_colour(subject_colour(working.lab_HWC, subject.material_HW))
+    words["subject_size"] = _extent(subject.mask_HW)
+    words["position"] = _position(measure_centring(subject.mask_HW))
+    words["ground"] = words["ground"] or _ground(working, ground_around(subject.mask_HW))
+    return words
+
+
+def _orientation(width: int, height: int) -> str:
+    if max(width, height) <= SQUARE_ASPECT * min(width, height):
+        return "square"
+    return "landscape" if width > height else "portrait"
+
+
+def _extent(mask_HW: Mask) -> str:
+    extents = [float(np.ptp(np.flatnonzero(mask_HW.any(axis=axis))) + 1) / mask_HW.shape[1 - axis] for axis in (0, 1)]
+    extent = max(extents)
+    return "large" if extent >= LARGE else "medium" if extent >= MEDIUM else "small"
+
+
+def _position(place: Centring) -> str:
+    if min(place.offset, place.box_offset) <= CENTRED_OFFSET:
+        return "centred"
+    if abs(place.dx) > abs(place.dy):
+        return "on the right" if place.dx > 0 else "on the left"
+    return "at the bottom" if place.dy > 0 else "at the top"
+
+
+def _ground(working: WorkingPicture, ground_HW: Mask) -> str:
+    """`textured grey background`. One that is nearly white is not called white: it teaches another white."""
+    border_HW = ground_HW & border_mask(*ground_HW.shape)
+    if not border_HW.any():
+        return ""
+    if float((working.rgb_HWC[border_HW].min(axis=1) >= WHITE_LEVEL).mean()) >= WHITE_SHARE:
+        return _WHITE  # a subject that reaches the border is no ground
+    lab_C = np.asarray(np.median(working.lab_HWC[ground_HW], axis=0), np.float32)
+    colour = name_colour(lab_C)
+    if colour == "white":
+        colour = "light grey" if float(np.hypot(lab_C[1], lab_C[2])) < NEARLY_GREY else "off-white"
+    texture = "textured " if measure_roughness(working, ground_HW) >= TEXTURED else ""
+    return f"{texture}{colour} background"

@@ -282,7 +282,7 @@ def _report(smooth_HWC: NDArray[np.float32], border_HW: Mask, *, noise: float) -
     far_HW = distance_from_ground(smooth_HWC, border_HW, noise=noise) > MIN_DISTANCE
     mask_HW = _largest_parts(far_HW)
     if mask_HW.any():
-        ground_HW = ~ndimage.binary_dilation(mask_HW, iterations=_AROUND)
+        ground_HW = ground_around(mask_HW)
         if ground_HW.mean() > 1 - MAX_SUBJECT_SHARE:
             far_HW = distance_from_ground(smooth_HWC, ground_HW, noise=noise) > MIN_DISTANCE
             mask_HW = _largest_parts(far_HW)
@@ -300,6 +300,17 @@ def measure_centring(mask_HW: Mask) -> Centring:
     box_dy = (float(rows.min() + rows.max() + 1) - height) / 2 / short
     offset, box_offset = float(np.hypot(dx, dy)), float(np.hypot(box_dx, box_dy))
     return Centring(dx=dx, dy=dy, offset=offset, box_offset=box_offset)
+
+
+def ground_around(mask_HW: Mask) -> Mask:
+    """What is surely ground: all but the subject and a rim around it."""
+    return np.asarray(~ndimage.binary_dilation(mask_HW, iterations=_AROUND), np.bool_)
+
+
+def measure_roughness(working: WorkingPicture, ground_HW: Mask) -> float:
+    """How far a ground's pixels are from what is around them, in CIELAB: 0 where it is plain, also where it fades."""
+    away_HWC = working.lab_HWC - ndimage.gaussian_filter(working.lab_HWC, (2, 2, 0))
+    return float(np.median(np.sqrt((away_HWC[ground_HW] ** 2).sum(axis=1))))
 
 
 def _largest_parts(mask_HW: Mask) -> Mask:

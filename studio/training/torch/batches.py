@@ -72,6 +72,7 @@ class Draw:
         offset_C11: the noise offset's, standard normal.
         timestep: from 0.
         caption_rng: for the order of the caption's parts.
+        caption: a number in [0, 1): which of an image's captions.
     """
 
     flip: float
@@ -82,6 +83,7 @@ class Draw:
     offset_C11: torch.Tensor
     timestep: int
     caption_rng: random.Random
+    caption: float
 
 
 def draw(seed: int, batch: int, slot: int, *, shape_CHW: Sequence[int], num_train_timesteps: int) -> Draw:
@@ -99,6 +101,7 @@ def draw(seed: int, batch: int, slot: int, *, shape_CHW: Sequence[int], num_trai
         offset_C11=torch.randn(shape_CHW[0], 1, 1, generator=generator),
         timestep=timestep,
         caption_rng=random.Random(own_seed),
+        caption=random.Random(seed_of("caption", seed, batch, slot)).random(),
     )
 
 
@@ -251,12 +254,13 @@ class BatchMaker:
     def _caption(self, item: TrainingItem, chance: Draw) -> str:
         if chance.drop_caption < self._settings.caption_dropout:
             return ""
+        caption = item.captions[int(chance.caption * len(item.captions))]
         if self._settings.shuffle_caption:
             trigger = "" if item.is_prior else self._settings.trigger_word
             in_front = sum(bool(part.strip()) for part in trigger.split(","))
             kept = in_front + self._settings.keep_tokens
-            return shuffled_caption(item.caption, keep_tokens=kept, rng=chance.caption_rng)
-        return item.caption
+            return shuffled_caption(caption, keep_tokens=kept, rng=chance.caption_rng)
+        return caption
 
     def _latent(self, item: TrainingItem, variant: Variant, posterior_CHW: torch.Tensor) -> torch.Tensor:
         mean, deviation = self._latents.moments(item, variant)

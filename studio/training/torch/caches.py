@@ -26,7 +26,7 @@ from studio.engine.memory import bit_sum
 from studio.engine.models import Components
 from studio.images.decoding import read_bytes, read_picture
 from studio.training.settings import TrainingSettings
-from studio.training.torch.data import Box, TrainingItem, TrainingSet
+from studio.training.torch.data import Box, TrainingItem, TrainingSet, captions_of
 from studio.training.torch.processes import Processes, stop_if
 
 
@@ -326,7 +326,7 @@ def fill_caches(
     tokenizer = hashlib.sha256(components.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
     texts = TextCache(user_data.cache / "embeddings", f"{digests['text_encoder']} {tokenizer}", processes.device.type)
     masks = MaskCache(user_data.cache / "masks", vae_scale_factor(components))
-    captions = ["", *(item.caption for item in (*data.items, *data.held_out))]
+    captions = ["", *captions_of((*data.items, *data.held_out))]
     items = () if settings.makes_speed_lora else (*data.items, *data.held_out)  # its images are the teacher's
     for item in items[processes.index :: processes.count]:
         masks.fill(item, horizontal_flip=settings.horizontal_flip)

@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 from studio.core.errors import SettingsError, TrainingError
 from studio.core.language import N_, _
 from studio.core.text import counted
+from studio.datasets.captions import alternatives_of
 from studio.datasets.rows import SMALL_RESOLUTION, Bucket, BucketFit, fit_of, step_of
 from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry, fitting_notes
 from studio.training.settings import TrainingSettings
@@ -34,7 +35,8 @@ class TrainingItem:
     Attributes:
         key, path, sha256: of the file.
         width, height: of the upright image, in pixels.
-        caption: with the trigger word.
+        caption: with the trigger word; of several the first, which is the one that it is measured and shown with.
+        other_captions: of which training takes one by chance each time, or the first.
         bucket: the size in pixels to which each crop is scaled.
         crops: one, or with random crops a few.
         repeats: how often an epoch shows it.
@@ -57,6 +59,17 @@ class TrainingItem:
     is_prior: bool = False
     mask: MaskFile | None = None
     background: str = "#ffffff"
+    other_captions: tuple[str, ...] = ()
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All of them, the first first."""
+        return (self.caption, *self.other_captions)
+
+
+def captions_of(items: Iterable[TrainingItem]) -> tuple[str, ...]:
+    """All captions of images, each once."""
+    return tuple(dict.fromkeys(caption for item in items for caption in item.captions))
 
 
 @dataclass(frozen=True)
@@ -139,11 +152,9 @@ def _item(
 ) -> TrainingItem:
     fit = _fit(entry, settings, resolution)
     crops = (fit.crop,) if settings.crop == "centre" or entry.focus else _random_crops(entry, fit.crop)  # or moved
-    trigger, caption = settings.trigger_word.strip(), entry.caption
-    if trigger and TRIGGER_PLACEHOLDER in caption:
-        caption = caption.replace(TRIGGER_PLACEHOLDER, trigger)
-    elif not is_prior:  # what the model knew has no trigger word, except where its caption says so
-        caption = ", ".join(part for part in (trigger, caption) if part)
+    caption, *others = (
+        _with_trigger(one, settings.trigger_word.strip(), is_prior=is_prior) for one in alternatives_of(entry.caption)
+    )
     return TrainingItem(
         key=entry.key,
         path=Path(entry.path),
@@ -151,6 +162,7 @@ def _item(
         width=entry.width,
         height=entry.height,
         caption=caption,
+        other_captions=tuple(others),
         bucket=fit.bucket,
         crops=crops,
         repeats=entry.repeats,
@@ -158,6 +170,14 @@ def _item(
         background=background,
         is_prior=is_prior,
     )
+
+
+def _with_trigger(caption: str, trigger: str, *, is_prior: bool) -> str:
+    if trigger and TRIGGER_PLACEHOLDER in caption:
+        return caption.replace(TRIGGER_PLACEHOLDER, trigger)
+    if is_prior:  # what the model knew has no trigger word, except where its caption says so
+        return caption
+    return ", ".join(part for part in (trigger, caption) if part)
 
 
 def _fit(image: SnapshotEntry | TrainingItem, settings: TrainingSettings, resolution: int) -> BucketFit:

@@ -162,7 +162,7 @@ def _tags(data: TrainingSet) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for item in data.items:
         if not item.is_prior:
-            counts.update(part.strip() for part in item.caption.split(",") if part.strip())
+            counts.update(part.strip() for one in item.captions for part in one.split(",") if part.strip())
     return dict(counts.most_common(MAX_TAGS))
 
 

@@ -21,7 +21,7 @@ from studio.training.begin import assert_consistent, take_snapshot
 from studio.training.folder import Offer, PassFacts, Preflight, TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.caches import crop_to_pixels, read_item, variants_of
-from studio.training.torch.data import RunData, TrainingSet, fewer_sizes, make_training_set
+from studio.training.torch.data import RunData, TrainingSet, captions_of, fewer_sizes, make_training_set
 from studio.training.torch.loss import NUM_TRIPLES
 from studio.training.torch.memory import (
     BACKWARD_FACTOR,
@@ -244,7 +244,7 @@ def _forecast(
         prepared.plan,
         num_loaded=facts.parameters,
         num_variants=num_variants,
-        num_captions=len({i.caption for i in items}),
+        num_captions=len(captions_of(items)),
     )
     user_data.root.mkdir(parents=True, exist_ok=True)
     free_disk = shutil.disk_usage(user_data.root).free

@@ -212,7 +212,7 @@ def render_page(session: DatasetSession, query: DatasetQuery) -> dict[str, Any]:
     rows = dataset.rows
     page = dataset.page(query)
     buckets = Counter(filter(None, map(dataset.bucket_words, rows)))
-    values = Counter(row.attributes.get(query.column, "") for row in rows) if query.column != ANY else Counter()
+    values = Counter(row.columns.get(query.column, "") for row in rows) if query.column != ANY else Counter()
     codes = [(with_number(_(code), num), code) for code, num in count_problems(rows).items()]
     sizes = [(with_number(size, num), size) for size, num in buckets.most_common()]
     named = [(with_number(value or _("empty"), num), value) for value, num in values.most_common(MAX_VALUES)]
@@ -220,7 +220,7 @@ def render_page(session: DatasetSession, query: DatasetQuery) -> dict[str, Any]:
     return {
         "problem": gr.update(choices=choices_of(STATES) + codes),
         "bucket": gr.update(choices=[*choices_of([ANY]), *sizes]),
-        "column": gr.update(choices=[*choices_of([ANY]), *((name, name) for name in dataset.reading.columns)]),
+        "column": gr.update(choices=[*choices_of([ANY]), *((name, name) for name in dataset.columns)]),
         "value": gr.update(choices=[*choices_of([ANY]), *named], **({"value": ANY} if query.column == ANY else {})),
         "page": page.number,
         "previous": gr.update(interactive=page.number > 1),

@@ -11,7 +11,7 @@ from studio.core.errors import DatasetError, StudioError
 from studio.core.language import _
 from studio.core.settings import parse_settings
 from studio.core.text import counted
-from studio.datasets.edits import BulkChange, changed_captions, describe
+from studio.datasets.bulk import BulkChange, changed_captions, describe
 from studio.datasets.session import DatasetSession
 from studio.ui.datasets.browser import info_of, label_of, read_query
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject

@@ -12,9 +12,17 @@ from studio.core.errors import DatasetError, StudioError
 from studio.core.language import N_, _
 from studio.core.settings import parse_settings
 from studio.core.text import counted, template
-from studio.datasets.rows import check_template, fill_template, take_rows
+from studio.datasets.rows import check_template, fill_template, take_rows, uses_template
 from studio.datasets.session import DatasetSession, SessionView
-from studio.datasets.source import LAYOUT_NAMES, LAYOUT_TITLES, DatasetRecipe, LayoutChoice, RowChoice
+from studio.datasets.source import (
+    LAYOUT_NAMES,
+    LAYOUT_TITLES,
+    DatasetRecipe,
+    LayoutChoice,
+    RowChoice,
+    SourcePicture,
+    with_measured,
+)
 from studio.ui.datasets.browser import info_of, label_of, with_number
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.forms import NO_CHANGE, by_component
@@ -232,8 +240,8 @@ def read_recipe(session: DatasetSession, values: dict[str, Any]) -> DatasetRecip
     if values["row_column"] not in (None, "", NONE) and values["row_values"]:
         rows = ({"column": values["row_column"], "values": tuple(values["row_values"])},)
     template = str(values["template"] or "").strip() or None
-    if template and session.opened.reading.columns:
-        check_template(template, session.opened.reading.columns)
+    if template:
+        check_template(template, session.opened.columns)
     return parse_settings(
         DatasetRecipe,
         {
@@ -255,17 +263,17 @@ def preview_words(session: DatasetSession, read: Callable[[], DatasetRecipe]) ->
     try:
         recipe = read()
         taken = take_rows(session.opened.reading.pictures, recipe)
-        rows = [
-            (
-                picture.key,
-                fill_template(recipe.template, picture.attributes) if recipe.template else picture.caption or "",
-            )
-            for picture in taken[:PREVIEWED_ROWS]
-        ]
+        rows = [(picture.key, _previewed(session, picture, recipe)) for picture in taken[:PREVIEWED_ROWS]]
     except StudioError as error:
         return paragraph("bad", error)
     caption = _("{images}; the first captions", images=counted(len(taken), "image", "images"))
     return table((_("Image"), _("Caption")), rows, caption=caption)
+
+
+def _previewed(session: DatasetSession, picture: SourcePicture, recipe: DatasetRecipe) -> str:
+    if recipe.template and uses_template(picture, recipe):
+        return fill_template(recipe.template, with_measured(picture.attributes, session.opened.facts_of(picture)))
+    return picture.caption or recipe.default_caption
 
 
 def _hex(colour: str) -> str:

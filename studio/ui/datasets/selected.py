@@ -15,7 +15,7 @@ from studio.core.language import N_, _
 from studio.core.paths import assets_folder
 from studio.core.records import Record
 from studio.core.text import counted, template
-from studio.datasets.edits import tags_of, with_tag, without_tag
+from studio.datasets.bulk import tags_of, with_tag, without_tag
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.session import DatasetSession
 from studio.ui.shell.parts import QUIET, toast, toasts

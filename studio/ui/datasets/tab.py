@@ -10,6 +10,7 @@ from studio.core.language import N_, _
 from studio.datasets.session import DatasetSession, SessionView
 from studio.ui.datasets import browser as dataset_browser
 from studio.ui.datasets import bulk as dataset_bulk
+from studio.ui.datasets import captioning as dataset_captioning
 from studio.ui.datasets import detail as dataset_detail
 from studio.ui.datasets import export as dataset_export
 from studio.ui.datasets import recipe as dataset_recipe_box
@@ -36,6 +37,7 @@ class DatasetTab:
     selected: gr.HTML
     detail: dataset_detail.Detail
     recipe: dataset_recipe_box.RecipeBox
+    captioning: dataset_captioning.CaptioningBox
     bulk: dataset_bulk.BulkPanel
     statistics: dataset_statistics.StatisticsPanels
     export: dataset_export.ExportBox
@@ -54,7 +56,8 @@ class DatasetTab:
     @property
     def form(self) -> dict[str, gr.components.Component]:
         """What the browser keeps of the tab; all else belongs to one dataset."""
-        return {"path": self.source.path, **self.bulk.change, "format": self.export.format}
+        asked = {f"captioning_{name}": control for name, control in self.captioning.form.items()}
+        return {"path": self.source.path, **asked, **self.bulk.change, "format": self.export.format}
 
 
 def build() -> DatasetTab:
@@ -74,14 +77,15 @@ def build() -> DatasetTab:
                 export = dataset_export.build()
                 detail = dataset_detail.build()
         recipe = dataset_recipe_box.build(layout_words)
+        captioning = dataset_captioning.build()
         bulk = dataset_bulk.build()
         statistics = dataset_statistics.build()
     return DatasetTab(
-        source, summary_line, version, canvas, browser, selected, detail, recipe, bulk, statistics, export
+        source, summary_line, version, canvas, browser, selected, detail, recipe, captioning, bulk, statistics, export
     )
 
 
-def render(session: DatasetSession, view: SessionView) -> dict[str, Group]:
+def render(session: DatasetSession, view: SessionView, captions: dataset_captioning.CaptionJobs) -> dict[str, Group]:
     """What makes every shown part of the tab as it should be now."""
     return {
         N_("The list of datasets"): lambda: dataset_source.render(session, view),
@@ -91,6 +95,7 @@ def render(session: DatasetSession, view: SessionView) -> dict[str, Group]:
             "dataset-version": gr.update(value=view.version),
             "dataset-canvas": gr.update(visible=bool(view.name)),
         },
+        N_("Captions by a model"): lambda: dataset_captioning.render(session, view, captions),
     }
 
 
@@ -108,12 +113,21 @@ def _summary(session: DatasetSession, view: SessionView) -> str:
     )
 
 
-def wire(tab: DatasetTab, session: DatasetSession, selection: gr.HTML, *, then_refresh: Callable[[Any], None]) -> None:
+def wire(
+    tab: DatasetTab,
+    session: DatasetSession,
+    selection: gr.HTML,
+    *,
+    captions: dataset_captioning.CaptionJobs,
+    cpu_only: bool,
+    then_refresh: Callable[[Any], None],
+) -> None:
     """Connect the tab's parts. What is shown is of the page's selection; a press is about what its page shows."""
     version, subject, query = tab.version, tab.detail.subject, tab.browser.query
     shared: dict[str, Any] = {"subject": subject, "then_refresh": then_refresh}
     dataset_source.wire(tab.source, session, selection, then_refresh=then_refresh)
     dataset_recipe_box.wire(tab.recipe, session, selection, version=version, **shared)
+    dataset_captioning.wire(tab.captioning, session, captions, cpu_only=cpu_only, **shared)
     dataset_bulk.wire(tab.bulk, session, query=query, **shared)
     dataset_statistics.wire(tab.statistics, session, selection, version=version, **shared)
     dataset_export.wire(tab.export, session, of=tab.browser.of, **shared)

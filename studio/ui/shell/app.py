@@ -24,6 +24,7 @@ from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession, TrainingView
 from studio.ui.batches import tab as batch_tab
 from studio.ui.datasets import tab as dataset_tab
+from studio.ui.datasets.captioning import CaptionJobs, caption_jobs
 from studio.ui.inference import tab as inference_tab
 from studio.ui.inference.history import PastImages
 from studio.ui.shell import engine_panel, path_chooser
@@ -198,6 +199,7 @@ class Sessions:
     library: LoraLibrary
     blocking_jobs: BlockingJobs
     past: PastImages
+    captions: CaptionJobs
     guard: Guard = field(default_factory=Guard)
 
     def now(self, selection: Selection, areas: Collection[str] = AREAS) -> PageNow:
@@ -232,7 +234,7 @@ class Sessions:
             "inference": lambda: inference_tab.render(
                 view, self.library, self.past, runs.jobs, self.blocking_jobs, shown
             ),
-            "dataset": lambda: dataset_tab.render(datasets.of(dataset.name), dataset),
+            "dataset": lambda: dataset_tab.render(datasets.of(dataset.name), dataset, self.captions),
             "training": lambda: training_tab.render(self.training, runs, shown),
             "batch": lambda: batch_tab.render(self.batches, made, shown),
         }
@@ -274,7 +276,8 @@ def build_app(
     training = TrainingPage(trainings, session, commands.preflight, commands.exports, cpu_only)
     batches = batch_tab.BatchPage(BatchSession(user_data), session, library, commands.forecast, cpu_only)
     past = PastImages(History(user_data.outputs), trainings.thumbnails)
-    sessions = Sessions(engine, session, training, batches, library, blocking_jobs, past)
+    captions = caption_jobs(user_data)
+    sessions = Sessions(engine, session, training, batches, library, blocking_jobs, past, captions)
     with Page(title="LoRA Studio", analytics_enabled=False) as app:
         status = _build_status_line()
         panel = engine_panel.build()
@@ -296,7 +299,8 @@ def build_app(
         engine_panel.wire(panel, engine, then_refresh=then_refresh)
         shared: dict[str, Any] = {"datasets": session, "then_refresh": then_refresh}
         inference_tab.wire(tab, engine, trainings, blocking_jobs, past, selection, **shared)
-        dataset_tab.wire(datasets, session, selection, then_refresh=then_refresh)
+        with_jobs: dict[str, Any] = {"captions": captions, "cpu_only": cpu_only, "then_refresh": then_refresh}
+        dataset_tab.wire(datasets, session, selection, **with_jobs)
         to = Destinations(tab.generate.form.named, batch_parts.form.named, tab.compare.form)
         training_tab.wire(training_parts, training, selection, to=to, then_refresh=then_refresh)
         trained = training_parts.form.settings.fields["dataset"]

@@ -260,6 +260,7 @@ _ALL = N_("Pause all {num_jobs:,} jobs"), N_("Stop all {num_jobs:,} jobs"), N_("
 _ONE: Mapping[JobKind, tuple[str, str, str]] = {
     "train": (N_("Pause the training"), N_("Stop the training"), N_("Resume the training")),
     "batch": (N_("Pause the batch"), N_("Stop the batch"), N_("Resume the batch")),
+    "caption": (N_("Pause the captions"), N_("Stop the captions"), N_("Resume the captions")),
 }
 PAUSE, STOP, RESUME = range(3)
 

@@ -1,6 +1,7 @@
 """The line at the top: what is loaded, on what, how much memory, what runs, and how many jobs wait behind it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import gradio as gr
 import psutil
@@ -18,13 +19,19 @@ from studio.ui.shell.parts import Update, toasts
 
 _template = template("ui/templates/shell.html")
 
-KIND_NAMES: Mapping[JobKind, str] = {"train": N_("training {name}"), "batch": N_("batch {name}")}
+KIND_NAMES: Mapping[JobKind, str] = {
+    "train": N_("training {name}"),
+    "batch": N_("batch {name}"),
+    "caption": N_("captions of {name}"),
+}
 KIND_STEPS: Mapping[JobKind, str] = {
     "train": N_("step {step:,} of {num_steps:,}"),
     "batch": N_("image {step:,} of {num_steps:,}"),
+    "caption": N_("image {step:,} of {num_steps:,}"),
 }
-KIND_TABS: Mapping[JobKind, str] = {"train": N_("Training"), "batch": N_("Batch")}
-MEASURING: Mapping[JobKind, str] = {
+KIND_TABS: Mapping[JobKind, str] = {"train": N_("Training"), "batch": N_("Batch"), "caption": N_("Dataset")}
+MeasuredKind = Literal["train", "batch"]
+MEASURING: Mapping[MeasuredKind, str] = {
     "train": N_("measuring a training: {step} · {time}"),
     "batch": N_("measuring a batch: {step} · {time}"),
 }
@@ -45,7 +52,7 @@ def jobs_words(jobs: Sequence[JobLine]) -> Markup:
     return _template("activity", kind="busy", tab=job_tab(first), text=text, title=first.message)
 
 
-def measuring_words(state: PreflightState, kind: JobKind) -> Markup:
+def measuring_words(state: PreflightState, kind: MeasuredKind) -> Markup:
     """`● measuring a training: loading the model · 12 s`, a link to its tab; empty where nothing is being measured."""
     if not state.running:
         return Markup()

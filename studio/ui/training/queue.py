@@ -16,7 +16,7 @@ from studio.core.language import N_, _, ngettext
 from studio.core.records import Label
 from studio.core.text import template
 from studio.datasets.session import DatasetSession
-from studio.jobs.queue import Job, JobState
+from studio.jobs.queue import Job, JobKind, JobState
 from studio.jobs.session import JobLine
 from studio.jobs.words import titles
 from studio.training.folder import RunFolder
@@ -147,6 +147,13 @@ def wire(queue: gr.HTML, page: TrainingPage, selection: gr.HTML, *, then_refresh
     then_refresh(queue.click(act, selection, selection, **every_press))
 
 
+_PUT_BACK: Mapping[JobKind, str] = {
+    "train": N_("Its run is kept: choose it above and press “Resume” to put it back."),
+    "batch": N_("Its run is kept: choose it on the Batch tab and press “Resume” to put it back."),
+    "caption": N_("It is kept: press “Resume” on the Dataset tab to put it back."),
+}
+
+
 def run_of_job(page: TrainingPage, job_id: object) -> str:
     """The name of a job's run.
 
@@ -171,12 +178,7 @@ def act_on_job(page: TrainingPage, act: object, job_id: object) -> str:
     elif act == "remove":
         job = page.session.queue.remove(job_id)
         left = _("{title} left the queue.", title=job.short_title)
-        back = (
-            _("Its run is kept: choose it above and press “Resume” to put it back.")
-            if job.kind == "train"
-            else _("Its run is kept: choose it on the Batch tab and press “Resume” to put it back.")
-        )
-        return f"{left} {back}"
+        return f"{left} {_(_PUT_BACK[job.kind])}"
     else:
         raise RunError(_("A job can be moved up or down, removed or shown, got {act!r}.", act=act))
     return ""

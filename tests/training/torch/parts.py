@@ -21,7 +21,7 @@ from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import BatchMaker
 from studio.training.torch.caches import LatentCache, MaskCache, TextCache, digest_of
 from studio.training.torch.checkpoints import Position, TrainingState
-from studio.training.torch.data import TrainingItem, TrainingSet, make_training_set
+from studio.training.torch.data import TrainingItem, TrainingSet, captions_of, make_training_set
 from studio.training.torch.loop import OptimizerSteps, TrainingLoop
 from studio.training.torch.loss import Denoiser, NoiseLoss
 from studio.training.torch.optimizers import RunningMean, make_optimizer, make_schedule
@@ -156,7 +156,7 @@ def make_bench(
         masks.fill(item, horizontal_flip=settings.horizontal_flip)
     for item in latents.missing(items, horizontal_flip=settings.horizontal_flip):
         latents.encode(item, components, horizontal_flip=settings.horizontal_flip)
-    for caption in texts.missing(["", *(item.caption for item in items)]):
+    for caption in texts.missing(["", *captions_of(items)]):
         texts.encode(caption, components)
     noise_scheduler = DDPMScheduler.from_config(components.pipeline.scheduler.config, prediction_type=prediction_type)
     maker = BatchMaker(

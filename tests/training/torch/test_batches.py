@@ -335,6 +335,43 @@ def test_shuffled_captions_are_embedded_in_their_new_order(tmp_path: Path, parts
     assert len(seen) == 6
 
 
+SEVERAL = ("a red shoe", "red sneakers, white ground", "footwear")
+
+
+def with_several_captions(snapshot: Snapshot) -> Snapshot:
+    """The same images, each with three captions."""
+    several = {"caption": " || ".join(SEVERAL)}
+    return Snapshot(snapshot.header, tuple(entry.model_copy(update=several) for entry in snapshot.entries))
+
+
+def test_of_several_captions_one_is_taken_by_chance_each_time(
+    snapshot: Snapshot, parts: Components, cache: Path
+) -> None:
+    """Each embedding is one of theirs, made another way, all occur, and none moves what else is drawn."""
+    settings = settings_of(trigger_word="sks")
+    bench = make_bench(with_several_captions(snapshot), settings, parts, cache)
+    assert bench.data.items[0].captions == tuple(f"sks, {caption}" for caption in SEVERAL)
+    known = [parts.pipeline.encode_prompt(f"sks, {one}", torch.device("cpu"), 1, False)[0][0] for one in SEVERAL]
+    seen = []
+    for number in range(12):
+        for text in bench.maker.batch(number).text_BND:
+            errors = [float((text - one).abs().max()) for one in known]
+            assert min(errors) < 1e-5
+            seen.append(errors.index(min(errors)))
+    assert {seen.count(choice) > 2 for choice in range(3)} == {True}
+    again = make_bench(with_several_captions(snapshot), settings, parts, cache).maker
+    assert_same(again.batch(7), bench.maker.batch(7))
+    plain = make_bench(snapshot, settings, parts, cache).maker
+    assert_same(plain.batch(7), bench.maker.batch(7), but=("text_BND",))
+
+
+def test_held_out_images_are_measured_with_their_first_caption(
+    snapshot: Snapshot, parts: Components, cache: Path
+) -> None:
+    data = make_training_set(with_several_captions(snapshot), settings_of(held_out_percent=50), resolution=64)
+    assert {item.caption for item in data.held_out} == {SEVERAL[0]}
+
+
 def test_where_the_text_encoder_learns_a_batch_has_its_token_ids(
     snapshot: Snapshot, parts: Components, cache: Path
 ) -> None:

@@ -13,12 +13,22 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from studio.core.errors import TrainingError
+from studio.core.paths import UserData
 from studio.datasets.snapshot import Snapshot
 from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
-from studio.training.torch.caches import LatentCache, TextCache, Variant, digest_of, fingerprint_of, variants_of
-from studio.training.torch.data import TrainingItem
-from tests.training.torch.parts import items_of, save_picture, snapshot_of
+from studio.training.torch.caches import (
+    LatentCache,
+    TextCache,
+    Variant,
+    digest_of,
+    fill_caches,
+    fingerprint_of,
+    variants_of,
+)
+from studio.training.torch.data import TrainingItem, make_training_set
+from studio.training.torch.processes import Processes
+from tests.training.torch.parts import items_of, save_picture, settings_of, snapshot_of
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +117,30 @@ def test_a_second_run_touches_nothing(tmp_path: Path, snapshot: Snapshot, parts:
     assert len(first) == 2 * len(items) + len({item.caption for item in items}) + 1
     run()
     assert states() == first
+
+
+def test_every_caption_of_an_image_is_encoded_before_the_first_step(
+    tmp_path: Path, snapshot: Snapshot, parts: Components
+) -> None:
+    several = {"caption": "a red shoe || red sneakers"}
+    entries = tuple(entry.model_copy(update=several) for entry in snapshot.entries)
+    settings = settings_of(trigger_word="sks", held_out_percent=50)
+    data = make_training_set(Snapshot(snapshot.header, entries), settings, resolution=64)
+    processes = Processes(cpu_only=True, mixed_precision="no")
+    place, digests = UserData(tmp_path), {"vae": "v", "text_encoder": "t"}
+    __, texts, __ = fill_caches(
+        settings,
+        data,
+        parts,
+        digests,
+        user_data=place,
+        processes=processes,
+        report=lambda words: None,
+        cancelled=lambda: False,
+    )
+    for caption in ("", "sks, a red shoe", "sks, red sneakers"):
+        expected, _ = parts.pipeline.encode_prompt(caption, torch.device("cpu"), 1, False)
+        torch.testing.assert_close(texts.embedding(caption), expected[0], atol=1e-5, rtol=1e-5)
 
 
 def test_encoding_again_what_is_there_touches_nothing(

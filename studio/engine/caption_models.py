@@ -1,0 +1,219 @@
+"""Image-to-text models: which kinds are read, which are recommended, which of their files are needed. No torch.
+
+Only what transformers carries itself is read: a model's own code is never run, and a pickle never loaded. Taggers such
+as WD need timm or ONNX Runtime, and name what drawings of people show: they are not among them.
+"""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.core.errors import ModelError, WeightsFileError, about
+from studio.core.files import open_file, read_text
+from studio.core.language import N_, _
+from studio.core.paths import SHIPPED_CAPTIONER, assets_folder, typed_path
+from studio.engine.hub_download import DownloadWatcher
+from studio.engine.model_folder import ModelLayout
+from studio.loras.weights_file import read_header
+
+CONFIG = "config.json"
+WEIGHTS, SHARDS = "model.safetensors", "model.safetensors.index.json"
+_SMALL_FILE = re.compile(r"[\w\-.]+\.(json|txt|jinja|model)")
+
+
+@dataclass(frozen=True)
+class CaptionKind:
+    """A kind of model, by the `model_type` of its configuration.
+
+    Attributes:
+        class_name: transformers' class.
+        prompt: what it is asked where the user asks nothing else.
+        continues: the prompt is the beginning of the caption, not a question that an answer follows.
+    """
+
+    class_name: str
+    prompt: str = ""
+    continues: bool = False
+
+
+CAPTION_KINDS: Mapping[str, CaptionKind] = {
+    "blip": CaptionKind("BlipForConditionalGeneration", continues=True),
+    "blip-2": CaptionKind("Blip2ForConditionalGeneration"),
+    "florence2": CaptionKind("Florence2ForConditionalGeneration", prompt="<DETAILED_CAPTION>"),
+    "git": CaptionKind("GitForCausalLM", continues=True),
+    "llava": CaptionKind(
+        "LlavaForConditionalGeneration", prompt="Write a short caption for this image, without any introduction."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class RecommendedCaptioner:
+    """A model worth trying; what it is good at is in English until it is shown."""
+
+    name: str
+    gigabytes: float
+    licence: str
+    good_at: str
+
+
+RECOMMENDED: tuple[RecommendedCaptioner, ...] = (
+    RecommendedCaptioner(
+        SHIPPED_CAPTIONER, 0.003, "Apache 2.0", N_("built in; knows drawn shoes only, to try everything offline")
+    ),
+    RecommendedCaptioner(
+        "Salesforce/blip-image-captioning-large", 1.9, "BSD-3", N_("one plain sentence; quick even without a GPU")
+    ),
+    RecommendedCaptioner(
+        "florence-community/Florence-2-base", 0.5, "MIT", N_("detailed sentences; the best for its size")
+    ),
+    RecommendedCaptioner("Salesforce/blip2-opt-2.7b", 15.0, "MIT", N_("short captions; answers questions")),
+    RecommendedCaptioner("llava-hf/llava-1.5-7b-hf", 14.0, "Llama 2", N_("follows instructions; needs a large GPU")),
+    RecommendedCaptioner(
+        "fancyfeast/llama-joycaption-beta-one-hf-llava",
+        17.0,
+        "Llama 3.1",
+        N_("long captions made for training; needs a large GPU"),
+    ),
+)
+
+
+def caption_kind(model: str, config: Mapping[str, object]) -> str:
+    """The `model_type` of a configuration.
+
+    Args:
+        model: its name, for messages.
+
+    Raises:
+        ModelError: where it is of a kind that is not read, or needs code of its own.
+    """
+    if "auto_map" in config:
+        raise ModelError(
+            _(
+                "{model} needs program code of its own, which the studio never runs. Choose a copy for transformers' "
+                "own classes, such as {copy}.",
+                model=model,
+                copy="florence-community/Florence-2-base",
+            )
+        )
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in CAPTION_KINDS:
+        raise ModelError(
+            _(
+                "{model} is no model that writes captions here: its model_type must be one of {kinds}, got {kind!r}.",
+                model=model,
+                kinds=", ".join(CAPTION_KINDS),
+                kind=kind,
+            )
+        )
+    return kind
+
+
+def needed_caption_files(model: str, config: Mapping[str, object], names: Collection[str]) -> tuple[str, ...]:
+    """What transformers reads of a model's files: configuration, tokenizer, weights.
+
+    Raises:
+        ModelError: where it is of another kind, or has its weights as a pickle only, or not at all.
+    """
+    caption_kind(model, config)
+    small = sorted(name for name in names if _SMALL_FILE.fullmatch(name) and name != SHARDS)
+    if WEIGHTS in names:
+        return (*small, WEIGHTS)
+    shards = sorted(name for name in names if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name))
+    if SHARDS in names and shards:
+        return (*small, SHARDS, *shards)
+    if pickles := sorted(name for name in names if name.endswith((".bin", ".pt", ".ckpt"))):
+        raise ModelError(
+            _(
+                "The model {model} has its weights only as a pickle ({pickle}): opening one can run any program that "
+                "is hidden in it, so the studio never does. Choose a model with .safetensors files.",
+                model=model,
+                pickle=pickles[0],
+            )
+        )
+    raise ModelError(_("The model {model} has no {file}, so it cannot be used.", model=model, file=WEIGHTS))
+
+
+CAPTIONER_LAYOUT = ModelLayout(
+    index=CONFIG,
+    needed=needed_caption_files,
+    without_index=N_("{repository} has no config.json, so it is no model for captions. Choose another model."),
+)
+
+
+def find_captioner(name: str, progress: DownloadWatcher | None = None) -> Path:
+    """The folder of a captioner: the built-in one, a folder, or a model of the Hub, which is downloaded where needed.
+
+    Raises:
+        ModelError: where there is none, or it is of another kind, incomplete, or damaged.
+        DownloadCancelledError: where the watcher asked to stop.
+    """
+    from studio.engine.hub import find_hub_model  # here: the page lists models without huggingface_hub
+
+    folder = assets_folder() / SHIPPED_CAPTIONER if name == SHIPPED_CAPTIONER else typed_path(name)
+    if not folder.is_dir():
+        folder = find_hub_model(name, progress=progress, layout=CAPTIONER_LAYOUT).folder
+    check_captioner(folder)
+    return folder
+
+
+def assert_captioner_there(name: str) -> None:
+    """Make sure, without asking anyone, that a name can be a captioner.
+
+    Raises:
+        ModelError: where it is none, or a folder that holds none.
+    """
+    from studio.engine.hub import looks_like_hub_name
+
+    with about("model"):
+        if name == SHIPPED_CAPTIONER or typed_path(name).is_dir() or not looks_like_hub_name(name):
+            find_captioner(name)
+
+
+def check_captioner(folder: Path) -> str:
+    """Make sure, as far as it is cheap to tell, that a folder is a whole captioner; its kind.
+
+    Raises:
+        ModelError: where it is not.
+    """
+    config = read_config(folder)
+    names = {path.name for path in folder.iterdir()}
+    for name in needed_caption_files(folder.name, config, names):
+        if name.endswith(".safetensors"):
+            _assert_weights(folder / name)
+    return caption_kind(folder.name, config)
+
+
+def read_config(folder: Path) -> Mapping[str, object]:
+    """A model's configuration.
+
+    Raises:
+        ModelError: where it cannot be read.
+    """
+    try:
+        config = json.loads(read_text(folder / CONFIG))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(
+            _(
+                "{folder} has no config.json that can be read ({error}), so it is no model for captions.",
+                folder=folder,
+                error=error,
+            )
+        ) from error
+    if not isinstance(config, dict):
+        raise ModelError(_("{file} must hold a configuration. Download the model again.", file=folder / CONFIG))
+    return config
+
+
+def _assert_weights(path: Path) -> None:
+    with open_file(path) as file:
+        if file.read(32).startswith(b"version https://git-lfs"):
+            raise ModelError(
+                _("{path} is a Git LFS pointer, not the weights themselves: fetch them with `git lfs pull`.", path=path)
+            )
+    try:
+        read_header(path)
+    except WeightsFileError as error:
+        raise ModelError(_("The model in {folder} cannot be read: {error}", folder=path.parent, error=error)) from error
