@@ -1,11 +1,8 @@
-"""What leaves a dataset: other layouts, zips, captions beside the images, a contact sheet.
+"""What leaves a dataset: a contact sheet, captions beside the images, other tools' layouts (imagefolder, kohya's, zip).
 
-A contact sheet: all images small on one, each with its name and caption.
-
-Captions written beside the images: only when the user says so, and never without keeping what was there.
-A dataset in other tools' layouts: imagefolder, kohya's folders, a zip. Every file is checked while it is copied. No
-layout has a field for a crop: images are cut as they are trained where that is asked for; else a column of the table
-says where a crop lies that was moved.
+Captions are written beside the images only when the user says so, and what was there is kept. Every file is checked
+while it is copied. No layout has a field for a crop: images are cut as they are trained where that is asked for; else a
+column of the table says where a crop lies that was moved.
 """
 
 import hashlib
@@ -202,7 +199,9 @@ def export_kohya(
             place = partial / f"{entry.repeats}_{words}" / name
             place.parent.mkdir(exist_ok=True)
             place.write_bytes(content)
-            place.with_suffix(".txt").write_bytes(_kohya_captions(entry))
+            # One caption a line, as sd-scripts' `enable_wildcard` takes one of them by chance.
+            captions = (caption_file(entry.key, caption) for caption in alternatives_of(entry.caption))
+            place.with_suffix(".txt").write_bytes(b"".join(captions))
 
 
 def export_zip(snapshot: Snapshot, file: Path, *, background: str, cropped: bool = False, progress: Progress) -> None:
@@ -298,11 +297,6 @@ def _metadata(entry: SnapshotEntry, name: str, crops: Mapping[str, Crop]) -> byt
     if crops:  # a table has the same columns in every row
         own["crop"] = ",".join(map(str, crops.get(entry.key, ())))
     return metadata_line(own, entry.attributes)
-
-
-def _kohya_captions(entry: SnapshotEntry) -> bytes:
-    """One caption a line, as sd-scripts' `enable_wildcard` takes one of them by chance."""
-    return b"".join(caption_file(entry.key, caption) for caption in alternatives_of(entry.caption))
 
 
 def metadata_line(own: Mapping[str, object], attributes: Mapping[str, str]) -> bytes:
