@@ -65,7 +65,7 @@ class CaptionSettings(Settings):
         "",
         title=N_("Leave out"),
         max_length=2000,
-        description=N_("Words or phrases to remove, separated by commas: a photo of, arafed."),
+        description=N_("Words or phrases to remove, separated by commas."),
     )
     num_candidates: Annotated[int, Ge(1), Le(8)] = Field(
         1,
