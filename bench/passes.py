@@ -1,4 +1,4 @@
-"""What passes keep and take: attention in chunks beside whole scores, half precision beside a plain half base."""
+"""What passes keep and take: attention in chunks beside whole scores, lean passes and a half base beside plain ones."""
 
 import tempfile
 from pathlib import Path
@@ -33,6 +33,7 @@ def bench_passes(settings: BenchSettings, user_data: UserData) -> tuple[Figure, 
         count_unet(unet, width=SIDE, height=SIDE, batch=2, plan=plan).peak_bytes / GIB
         for plan in (AttentionPlan(max_scores=MPS_SCORES), AttentionPlan())
     )
+    lean, whole_passes = _lean_bytes(lean=True) / MIB, _lean_bytes(lean=False) / MIB
     with tempfile.TemporaryDirectory(dir=user_data.cache, prefix="bench-") as folder:
         mixed, plain = _kept_bytes(Path(folder), mixed=True) / MIB, _kept_bytes(Path(folder), mixed=False) / MIB
     return (
@@ -43,6 +44,14 @@ def bench_passes(settings: BenchSettings, user_data: UserData) -> tuple[Figure, 
             peer="whole scores",
             unit="GiB",
             limit=0.5,
+        ),
+        paired_figure(
+            "kept for backward, 192 layers (shipped model)",
+            [lean],
+            [whole_passes],
+            peer="plain passes",
+            unit="MiB",
+            limit=0.67,
         ),
         paired_figure(
             "kept for backward in bf16, layers that learn in float32 (shipped model)",
@@ -64,6 +73,15 @@ def _kept_bytes(folder: Path, *, mixed: bool) -> int:
         components.unet.to(torch.bfloat16)
     denoiser = Denoiser(components, train_text_encoder=False)
     denoiser.train()
+    return kept_bytes_of(denoiser, _batch(components))
+
+
+def _lean_bytes(*, lean: bool) -> int:
+    components = load_components(find_model(SHIPPED_MODEL), "float32")
+    Adapters(components, TrainingSettings(dataset="none", targets="attention + feed-forward"))
+    denoiser = Denoiser(components, train_text_encoder=False).train()
+    if not lean:
+        denoiser.lean.remove()
     return kept_bytes_of(denoiser, _batch(components))
 
 

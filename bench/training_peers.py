@@ -70,12 +70,17 @@ def write_pictures(folder: Path, *, pixels: int = REAL_SIZE_PIXELS) -> None:
     (plain / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def run_ours(place: Workplace, *, targets: TargetName, checkpointing: str) -> StepFacts:
-    """`studio train` itself, in a user_data of its own, with everything that it writes and checks."""
+def run_ours(place: Workplace, *, targets: TargetName, checkpointing: str, percent: int = 100) -> StepFacts:
+    """`studio train` itself, in a user_data of its own, with everything that it writes and checks.
+
+    Args:
+        percent: of the activations' memory to free, where `checkpointing` is "part".
+    """
     with tempfile.TemporaryDirectory(dir=place.folder) as user_data:
         values = {
             "targets": targets,
             "gradient_checkpointing": checkpointing,
+            "gradient_checkpointing_percent": percent,
             "max_train_steps": place.steps,
             "train_batch_size": BATCH,
             "gradient_accumulation_steps": 1,

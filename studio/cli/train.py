@@ -227,12 +227,26 @@ def preflight_text(found: Preflight) -> str:
             losses=duration(found.held_out_seconds),
         ),
         said(found.reason),
+        *([_("Gradient checkpointing: {points}.", points="; ".join(_curve_points(found)))] if found.curve else []),
         *(f"! {warning}" for warning in found.warnings),
     ]
     for offer in found.offers:
         words = " ".join(f"--set {name}={value}" for name, value in offer.changes.items())
         lines.append(f"- {offer.effect}: {words}")
     return "\n".join(lines)
+
+
+def _curve_points(found: Preflight) -> list[str]:
+    """What each point of a preflight's curve takes."""
+    return [
+        _(
+            "{percent} % freed: {memory}, {time} a step",
+            percent=point.percent,
+            memory=gigabytes(point.peak_bytes),
+            time=duration(point.seconds),
+        )
+        for point in found.curve
+    ]
 
 
 def _batches(num_batches: int) -> str:

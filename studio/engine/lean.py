@@ -69,6 +69,7 @@ class _Kept:
     """A tensor that is kept, or the view of one that is made again."""
 
     tensor: torch.Tensor | None
+    version: int = 0
     recipe: _Recipe | None = None
     size: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
@@ -76,6 +77,7 @@ class _Kept:
 
     def get(self) -> torch.Tensor:
         if self.tensor is not None:
+            assert self.tensor._version == self.version, "written to before the backward pass"
             return self.tensor
         assert self.recipe is not None
         return self.recipe.make().as_strided(self.size, self.stride, self.offset)
@@ -133,7 +135,7 @@ class LeanPasses:
         self._replaced.append(module)
 
     def _note_module(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and not _is_autocast(output.device.type):  # which is off in the backward pass
             self.note(module.forward, args[0], output, module=module)
 
     def note(self, make: Make, source: torch.Tensor, made: torch.Tensor, *, module: nn.Module | None = None) -> None:
@@ -151,8 +153,8 @@ class LeanPasses:
     def _found(self, tensor: torch.Tensor) -> _Kept:
         recipe = self._recipes.get(tensor.untyped_storage())
         if recipe is None or not recipe.is_of(tensor):
-            return _Kept(tensor.detach())
-        return _Kept(None, recipe, tuple(tensor.size()), tensor.stride(), int(tensor.storage_offset()))
+            return _Kept(tensor.detach(), tensor._version)
+        return _Kept(None, 0, recipe, tuple(tensor.size()), tensor.stride(), int(tensor.storage_offset()))
 
 
 def _is_frozen(module: nn.Conv2d) -> bool:

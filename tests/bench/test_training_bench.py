@@ -20,8 +20,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     return Workplace(assets_folder() / SHIPPED_MODEL, tmp_path, "cpu", pixels=64)
 
 
-def test_our_side_tells_of_every_step_but_the_first_and_of_its_peak(place: Workplace) -> None:
-    facts = run_ours(place, targets="attention", checkpointing="on")
+@pytest.mark.parametrize("checkpointing", ["on", "part"])
+def test_our_side_tells_of_every_step_but_the_first_and_of_its_peak(place: Workplace, checkpointing: str) -> None:
+    facts = run_ours(place, targets="attention", checkpointing=checkpointing, percent=70)
     assert len(facts.step_seconds) == STEPS - 1
     assert 0 < facts.best_seconds <= max(facts.step_seconds)
     assert 100e6 < facts.peak_bytes < 4e9

@@ -184,6 +184,36 @@ def test_a_tensor_that_was_written_to_since_is_kept_as_it_is() -> None:
     assert torch.equal(gradient(model, lean=True), gradient(model, lean=False))
 
 
+def test_what_is_written_to_before_the_backward_pass_is_an_error() -> None:
+    chain = nn.Sequential(nn.LayerNorm(8), nn.SiLU()).requires_grad_(False)
+    x = torch.randn(2, 8, requires_grad=True)
+    inner = x * 2
+    with LeanPasses(chain).kept_leanly():
+        output = chain(inner).sum()
+    inner.mul_(2)
+    with pytest.raises((AssertionError, RuntimeError), match=r"written to|modified by an inplace"):
+        output.backward()
+
+
+def test_under_autocast_gradients_are_those_of_plain_passes() -> None:
+    layers = (nn.Conv2d(4, 8, 3), nn.GroupNorm(2, 8), nn.SiLU(), nn.Conv2d(8, 4, 3), nn.LayerNorm(12), nn.Linear(12, 2))
+    chain = nn.Sequential(*layers).requires_grad_(False)
+
+    def gradient(*, lean: bool) -> torch.Tensor:
+        x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        passes = LeanPasses(chain if lean else nn.Module())
+        with torch.autocast("cpu", torch.bfloat16), passes.kept_leanly():
+            output = chain(x)
+            assert "Frozen" not in str(chain[0](x).grad_fn)
+        assert not passes.freed_bytes, "backward would not make them again in the same precision on every device"
+        output.float().square().sum().backward()
+        passes.remove()
+        assert x.grad is not None
+        return x.grad
+
+    assert torch.equal(gradient(lean=True), gradient(lean=False))
+
+
 def test_removed_passes_leave_the_modules_as_they_were(components: Components) -> None:
     before = {name: dict(vars(module)) for name, module in components.unet.named_modules()}
     hooks = {name: len(module._forward_hooks) for name, module in components.unet.named_modules()}

@@ -14,9 +14,17 @@ from studio.engine.memory_forecast import MemoryCount
 from studio.engine.models import Components
 from studio.training.folder import PassFacts, read_plan
 from studio.training.settings import TARGET_NAMES
+from studio.training.torch import preparation
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.loss import Denoiser, predict
-from studio.training.torch.recomputation import RecomputationCosts, curve_of, measure_costs, set_checkpointing
+from studio.training.torch.recomputation import (
+    Part,
+    RecomputationCosts,
+    _ordered,
+    curve_of,
+    measure_costs,
+    set_checkpointing,
+)
 from studio.training.torch.run import train_run
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place, final_state
@@ -110,6 +118,7 @@ def test_the_best_go_first_and_a_block_after_its_layers(
     assert any(not part.block_bytes for part in parts)
     layers = [part for part in parts if not part.block_bytes]
     assert [part.worth for part in layers] == sorted((part.worth for part in layers), reverse=True)
+    assert _ordered([Part("b", 90, 1, block_bytes=90), Part("b.layer", 10, 1), Part("a", 50, 1)])[-1].path == "b"
     for part in parts:
         within = [places[other] for other in places if other.startswith(f"{part.path}.")]
         assert all(place < places[part.path] for place in within), part.path
@@ -137,7 +146,16 @@ def test_the_curve_ends_where_it_was_measured(snapshot: Snapshot, components: Co
     assert without[0].seconds == pytest.approx(3.0 * accumulation / costs.slowdown(costs.parts))
 
 
-def test_a_run_goes_on_with_the_parts_that_it_began_with_and_ends_the_same(place: Place) -> None:
+def test_a_run_goes_on_with_the_parts_that_it_began_with_and_ends_the_same(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    def set_and_note(denoiser: Denoiser, **options: object) -> None:
+        seen.append(options["recomputed"])
+        set_checkpointing(denoiser, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(preparation, "set_checkpointing", set_and_note)
     partly = {"gradient_checkpointing": "part", "gradient_checkpointing_percent": 60}
     whole = place.begin(name="whole", max_train_steps=4, **partly)
     assert train_run(whole, place.user_data) == "finished"
@@ -153,4 +171,5 @@ def test_a_run_goes_on_with_the_parts_that_it_began_with_and_ends_the_same(place
     resumed = read_plan(again)
     assert resumed is not None
     assert resumed.recomputed == plan.recomputed
+    assert seen == [plan.recomputed] * 3
     assert final_state(again, 4) == final_state(whole, 4)
