@@ -1,5 +1,6 @@
 """The card of a run that is finished: before and after, one sentence, and where its LoRA goes."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from studio.ui.training.destinations import lead_to
 from studio.ui.training.end_card import end_card_html, verdict
 from studio.ui.training.images import Thumbnails
 from tests.training.told_runs import make_run, sample_event
-from tests.ui.told_scores import reference_event, score_event
+from tests.ui.told_scores import reference_event, score_event, summary
 
 
 def history_of(*events: AnyEvent) -> RunHistory:
@@ -59,6 +60,23 @@ def test_before_and_after_stand_beside_the_verdict_and_its_reasons(run: RunFolde
     assert '<li class="outcome good">white backgrounds got better: 10% → 90%</li>' in html
     assert end_card_html(view_of(run, *events, proposal, state="running"), thumbnails) == ""
     assert end_card_html(view_of(run), thumbnails) == "", "nothing came out of it"
+
+
+def test_a_run_can_be_made_fast_and_a_speed_lora_is_told_beside_its_teacher(run: RunFolder, tmp_path: Path) -> None:
+    thumbnails = Thumbnails(tmp_path / "small", tmp_path / "datasets")
+    scored = score_event(400, 0.9).model_copy(update={"base": summary(0.9), "distances": (6.0, None, 8.0)})
+    events = sample_event(run.root, 400), scored
+    assert 'data-act="submit"' in end_card_html(view_of(run, *events), thumbnails)
+    settings = json.loads(run.settings.read_text(encoding="utf-8"))
+    run.settings.write_text(json.dumps({**settings, "objective": "few steps"}), encoding="utf-8")
+    html = end_card_html(view_of(run, *events), thumbnails)
+    assert "Make it fast" not in html
+    assert "Before: all steps, guided" in html
+    assert "Good enough: its images are 7.0 of 255 from the teacher&#39;s, as white, as sharp." in html
+    far = scored.model_copy(update={"distances": (12.0,)})
+    assert "12.0 of 255" in end_card_html(view_of(run, events[0], far), thumbnails)
+    less_white = scored.model_copy(update={"scores": summary(0.8)})
+    assert "the background is less white" in end_card_html(view_of(run, events[0], less_white), thumbnails)
 
 
 def test_a_run_whose_images_were_not_scored_says_so_and_one_that_lost_them_has_none(
