@@ -119,7 +119,7 @@ def test_taken_captions_are_one_edit_that_is_undone(place: UserData) -> None:
         "sks 103 by 120 0",
     ]
     assert dataset.row("a.png").caption_from == "your edit"
-    assert dataset.next_undo == "captions of 3 images by shoes-captioner"
+    assert dataset.next_undo == "captions of 3 images by blip-image-captioning-large"
     dataset.undo()
     assert [row.caption for row in dataset.rows] == ["", "a boot", "", ""]
 
