@@ -305,5 +305,6 @@ listen(window, "beforeunload", (event) => {
   if ([...box.typed.values()].some((entry) => entry.problem)) event.preventDefault();
 });
 
-Object.assign(box, { saved, subject: () => ({ dataset: shownDataset(), key: "", ...box.shown }) });
+const selected = () => (window.selectedImages?.dataset === shownDataset() ? [...window.selectedImages.keys] : []);
+Object.assign(box, { saved, choose, subject: () => ({ dataset: shownDataset(), key: "", ...box.shown, selected: selected() }) });
 document.dispatchEvent(new Event("studio:grid"));

@@ -50,8 +50,11 @@ listen("click", (event) => {
   const star = event.target.closest?.("#dataset-grid .star");
   if (star) {
     const on = star.getAttribute("aria-pressed") !== "true";
-    star.setAttribute("aria-pressed", on);
-    send(on ? "star" : "unstar", [star.closest(".cell").querySelector(".thumb").dataset.key]);
+    const { key } = star.closest(".cell").querySelector(".thumb").dataset;
+    const keys = box.keys.has(key) ? [...box.keys] : [key]; // one of the selected stands for all of them
+    const meant = thumbs().filter(({ dataset }) => keys.includes(dataset.key));
+    for (const thumb of meant) thumb.closest(".cell").querySelector(".star").setAttribute("aria-pressed", on);
+    send(on ? "star" : "unstar", keys);
     return;
   }
   const thumb = event.target.closest?.("#dataset-grid .thumb");

@@ -78,11 +78,15 @@
       const place = images.length > 1 && gettext("{number} of {total}", { number: index + 1, total: images.length });
       words.textContent = [large.alt, size + scale, place].filter(Boolean).join(" · ");
     };
+    const put = ({ src, alt }) => {
+      Object.assign(large, { src, alt });
+      dialog.setAttribute("aria-label", alt);
+      Object.assign(save, { href: src, download: `${alt.slice(0, 60).replace(/[^\p{L}\p{N} _-]+/gu, "") || "image"}.png` });
+    };
     const show = (i) => {
       index = (i + images.length) % images.length;
-      Object.assign(large, { src: images[index].src, alt: images[index].alt });
-      dialog.setAttribute("aria-label", large.alt);
-      Object.assign(save, { href: large.src, download: `${large.alt.slice(0, 60).replace(/[^\p{L}\p{N} _-]+/gu, "") || "image"}.png` });
+      put(images[index]);
+      images[index].open?.();
     };
     const actual = button("1 : 1", () => {
       actual.setAttribute("aria-pressed", large.classList.toggle("actual"));
@@ -101,12 +105,61 @@
       event.preventDefault();
       act();
     });
+    // Of an image of a set the page knows a small copy, until it shows the image itself.
+    const follow = new MutationObserver(() => {
+      const whole = images[index].whole?.();
+      if (whole && large.src !== whole.src) put(whole);
+    });
+    if (images[index].whole) follow.observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["src"] });
+    dialog.addEventListener("close", () => follow.disconnect());
     dialog.showModal();
     show(index);
+  };
+  // A past image and one of a dataset stand alone in their place: the arrows go through the set that they are of, and
+  // the page shows the one where they stop. `shown` is the member whose image the page shows.
+  const SETS = [
+    {
+      from: "#generate-pictures:has(.past-head)",
+      members: () => [...document.querySelectorAll("#generate-strip .past-open")],
+      name: (member) => member.dataset.image,
+      shown: () => document.querySelector("#generate-pictures .past-head [data-image]")?.dataset.image,
+      choose: (member) => member.click(),
+      whole: () => document.querySelector("#generate-pictures .zoom img"),
+    },
+    {
+      from: "#dataset-picture",
+      members: () => [...document.querySelectorAll("#dataset-grid .thumb")],
+      name: (member) => member.dataset.key,
+      shown: () => document.querySelector("#dataset-picture .shown[data-key]")?.dataset.key,
+      choose: (member) => window.captionBox.choose(member), // a click would clear what is selected
+      whole: () => document.querySelector("#dataset-picture .zoom img"),
+    },
+  ];
+  const OPEN_MILLISECONDS = 150; // of images gone through fast, the page shows the last
+  const setOf = (image) => {
+    const set = SETS.find(({ from }) => image.closest(from));
+    if (!set) return null;
+    const shown = set.shown();
+    const names = set.members().map(set.name);
+    if (!names.includes(shown)) return null; // it is on another page of them
+    let timer = 0;
+    const memberOf = (name) => set.members().find((member) => set.name(member) === name);
+    const images = names.map((name) => ({
+      get src() { return name === set.shown() ? set.whole().src : (memberOf(name)?.querySelector("img")?.src ?? ""); },
+      alt: name === shown ? image.alt : (memberOf(name).querySelector("img")?.alt || memberOf(name).dataset.key || ""),
+      whole: () => (name === set.shown() ? set.whole() : null),
+      open: () => {
+        clearTimeout(timer);
+        timer = setTimeout(() => name !== set.shown() && memberOf(name) && set.choose(memberOf(name)), OPEN_MILLISECONDS);
+      },
+    }));
+    return { images, index: names.indexOf(shown) };
   };
   document.addEventListener("click", (event) => {
     const image = event.target.closest?.("button.zoom")?.querySelector("img");
     if (!image) return;
+    const set = setOf(image);
+    if (set) return openLarge(set.images, set.index);
     const panel = image.closest('[role="tabpanel"]') ?? document;
     const beside = [...panel.querySelectorAll("button.zoom img")].filter((other) => other.checkVisibility());
     openLarge(beside, beside.indexOf(image));
@@ -132,7 +185,7 @@
     [gettext("Esc"), gettext("Cancel what runs, or close what is open")],
     ["1, 2, 3", gettext("Blind vote: left, right, neither")],
     ["← →", gettext("Dataset: the image before or after. Image opened large: the same")],
-    ["X", gettext("Dataset: exclude or include the image")],
+    ["X", gettext("Dataset: exclude or include the selected images, else the one that is shown")],
     [gettext("Shift + arrows"), gettext("Dataset: move the crop of the image that is shown")],
     [gettext("Shift or Ctrl + click"), gettext("Dataset: select several images. Ctrl or ⌘ + A: all of the page, Esc: none")],
     [gettext("Enter"), gettext("Dataset: to the caption, and back")],
@@ -242,7 +295,8 @@
     if (button && pressShown(button)) event.preventDefault();
   });
 
-  // A file dropped anywhere goes where it belongs: a LoRA to the library, a picture to the form, a folder to Dataset.
+  // A file dropped anywhere goes where it belongs: a LoRA to the library, a picture to the form, a folder to Dataset,
+  // a training's settings to its form, prompts to Batch.
   const nextFrames = async (find, framesLeft = 60) => {
     for (; framesLeft > 0; framesLeft -= 1) {
       const found = find();
@@ -261,7 +315,7 @@
     }
     const section = await nextFrames(() => document.getElementById(box));
     section?.querySelector(".label-wrap:not(.open)")?.click();
-    const input = await nextFrames(() => document.querySelector(`#${zone} input[type="file"]`));
+    const input = await nextFrames(() => document.querySelector(`#${zone} input[type="file"], input[type="file"]:has(+ #${zone})`));
     if (!input) return;
     const carrier = new DataTransfer();
     files.slice(0, input.multiple ? files.length : 1).forEach((file) => carrier.items.add(file));
@@ -288,6 +342,9 @@
     if (shownTab() === "dataset" || entries.some(isDataset)) return dropOnDatasets(entries);
     const files = [...event.dataTransfer.files];
     const isPicture = (file) => /\.(png|jpe?g|webp)$/i.test(file.name);
+    const isSettings = (file) => /\.json$/i.test(file.name);
+    if (files.every(isSettings)) return handOver(files, { tabs: ["training"], box: "training-load-settings", zone: "training-load-settings" });
+    if (await window.takePrompts?.(files)) return;
     await handOver(files.filter((f) => !isPicture(f)), { tabs: ["inference", "lora-library"], box: "lora-box", zone: "drop-lora" });
     await handOver(files.filter(isPicture), { tabs: ["inference", "generate"], box: "drop-box", zone: "drop-picture" });
   });

@@ -14,7 +14,7 @@ from studio.core.settings import ModelSettings, SmokeSettings
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 
-FIRST_LIMIT_SECONDS = 15.0
+FIRST_LIMIT_SECONDS = 4.0
 LATER_LIMIT_SECONDS = 2.0
 POLL_SECONDS = 0.005
 PATIENCE_SECONDS = 300.0

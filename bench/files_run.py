@@ -27,7 +27,8 @@ from studio.core.paths import PACKAGE_FOLDER, UserData, assets_folder
 from studio.core.settings import GenerationSettings, ImagesSettings, ModelSettings
 from studio.engine.generation import make_images
 from studio.engine.pipeline import PipelineManager
-from studio.training.begin import begin_run, settings_from
+from studio.training.begin import begin_run
+from studio.training.presets import settings_from
 from studio.training.torch.run import train_run
 
 GENERATE_LIMIT, FIRST_STEP_LIMIT = 18, 45

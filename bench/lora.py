@@ -20,7 +20,7 @@ from studio.engine.device import pick_device, synchronize
 from studio.engine.pipeline import PipelineManager
 
 SWITCH_LIMIT_SECONDS = 0.3
-PAIR_LIMIT = 2.05
+PAIR_LIMIT = 2.02
 MEMORY_LIMIT = 1.05
 CACHED_TEXT_LIMIT = 0.02
 RANK = 8

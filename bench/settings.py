@@ -14,6 +14,7 @@ BenchName = Literal[
     "cold-start",
     "memory",
     "dataset",
+    "captions",
     "shipped",
     "lora",
     "passes",

@@ -28,8 +28,9 @@ from studio.core.text import GIB
 from studio.engine.device import pick_device, synchronize
 from studio.engine.pipeline import PipelineManager
 from studio.loras.library import LoraLibrary
-from studio.training.begin import begin_run, settings_from
+from studio.training.begin import begin_run
 from studio.training.folder import RunFolder
+from studio.training.presets import settings_from
 from studio.training.torch.run import open_loop, train_run
 
 SAME_CHECKPOINTING_LIMIT = 0.60

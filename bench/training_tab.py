@@ -23,9 +23,10 @@ from studio.core.errors import StudioError
 from studio.core.paths import UserData, assets_folder
 from studio.jobs.folder import read_status
 from studio.jobs.queue import JobQueue
-from studio.training.begin import begin_run, settings_from
+from studio.training.begin import begin_run
 from studio.training.events import AnyEvent, CheckpointEvent, StepEvent, read_events
 from studio.training.folder import RunFolder
+from studio.training.presets import settings_from
 from studio.training.session import TrainingSession
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ PROCESS_LIMIT_PERCENT = 5.0
 IDLE_LIMIT_PERCENT = 10.0
 UPDATE_LIMIT_MILLISECONDS = 60.0
 SLOWER_LIMIT = 1.01
-FIRST_STEP_LIMIT_SECONDS, SAVED_LIMIT_SECONDS = 20.0, 2.0
+FIRST_STEP_LIMIT_SECONDS, SAVED_LIMIT_SECONDS = 8.0, 2.0
 TOLD_STEPS = 20_000
 WATCHED_SECONDS, SETTLING_SECONDS = 30.0, 6.0
 BLOCK_SECONDS, NUM_BLOCK_PAIRS = 20.0, 5  # with the tab and without, in turns

@@ -82,16 +82,15 @@ class PlanFacts(Record):
 
     @property
     def sentence(self) -> str:
-        """`60 images in 1 min 04 s, ready at 07:12, 1.2 MB of disk.`"""
+        """`60 images in 1 min 04 s (1.07 s each), 1.2 MB of disk.`"""
         images = counted(self.num_items, "image", "images")
         if self.total_seconds is None or self.total_bytes is None:
             return _("{images}. Time and disk space are not measured yet.", images=images)
         said = _(
-            "{images} in {time} ({each:.2f} s each), ready at {clock}, {size} of disk.",
+            "{images} in {time} ({each:.2f} s each), {size} of disk.",
             images=images,
             time=duration(self.total_seconds),
             each=self.seconds_per_picture,
-            clock=clock_text(datetime.now() + timedelta(seconds=self.total_seconds)),
             size=_size(self.total_bytes),
         )
         if self.free_bytes is None or self.total_bytes <= self.free_bytes:
@@ -103,6 +102,9 @@ class PlanFacts(Record):
     def words(self) -> str:
         """All of it for a terminal."""
         lines = [self.sentence, ""]
+        if self.total_seconds is not None:
+            ready = clock_text(datetime.now() + timedelta(seconds=self.total_seconds))
+            lines.insert(1, _("Started now, it is ready at {clock}.", clock=ready))
         for column, found in self.value_counts.items():
             if isinstance(found, int):
                 said = counted(found, "value", "values")

@@ -13,6 +13,7 @@ from studio.core.language import _, ngettext, number
 from studio.core.records import label_or_none
 from studio.core.text import counted, duration, escape_markdown, markdown_table
 from studio.images.scores.image import PictureScores, summarise_scores
+from studio.jobs.words import short_title
 
 MAX_ROWS = 40
 VERDICT = "\n**"
@@ -75,9 +76,10 @@ def _points(lines: Iterable[str]) -> list[str]:
 def _head(folder: BatchFolder) -> list[str]:
     """What stands above the verdict, and holds no asterisk of its own."""
     label = label_or_none(folder.label)
+    title = short_title(folder, label)
     note = [escape_markdown(line) for line in label.note.splitlines() if line.strip()]
-    called = [_("Batch {name}.", name=escape_markdown(folder.name)), ""] if label.name else []
-    return [f"# {escape_markdown(label.name or folder.name)}", "", *called, *(f"{line}\n" for line in note)]
+    called = [_("Batch {name}.", name=escape_markdown(folder.name)), ""] if title != folder.name else []
+    return [f"# {escape_markdown(title)}", "", *called, *(f"{line}\n" for line in note)]
 
 
 def _count(folder: BatchFolder, plan: BatchPlan) -> _Found:

@@ -5,6 +5,7 @@ Following a batch's ledgers as they are written: each look reads only what is ne
 The batches as a page sees them: past ones, the queue, and the batch that this page shows. No torch.
 """
 
+import logging
 import math
 import threading
 import time
@@ -14,21 +15,26 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from studio.batches.folder import BatchFolder
+from studio.batches.folder import BatchFolder, read_batch_settings
 from studio.batches.ledger import ItemState, count_rows_rejected, ledger_files, states_since
+from studio.batches.outputs import write_sheets
 from studio.batches.plan import BatchPlan, open_plan
 from studio.batches.report import rename_report
 from studio.batches.review import ReviewPage, ReviewQuery, decide, review
-from studio.core.errors import BatchError, RunError
+from studio.core.errors import BatchError, RunError, StudioError, error_message
 from studio.core.files import open_file
 from studio.core.paths import UserData
 from studio.core.records import Label
 from studio.jobs.events import JOB_EVENTS, EventFollower, JobHistory
 from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, pending_requests, status_or
 from studio.jobs.session import JobLine, JobSession, has_work, is_in_line
+from studio.jobs.words import begun_at, short_title
+
+logger = logging.getLogger(__name__)
 
 _RATE_SECONDS = 60.0  # what came before says little of how fast it goes now
 _STATE_NUMBERS: Mapping[ItemState, int] = {"done": 1, "failed": 2, "rejected": 3, "again": 4}
@@ -120,17 +126,19 @@ class BatchFollower:
         return (last - first) / (last_time - first_time) if last_time > first_time and last > first else None
 
 
+SETTLED_SECONDS = 1.5  # people go through many images at once
 MAX_PAST = 30
 KEPT_BATCHES = 8
 
 
 @dataclass(frozen=True)
 class PastBatch:
-    """One line of the table of batches."""
+    """One line of the table of batches; `title` is what people call it."""
 
     name: str
     begun_at: datetime | None
     status: RunStatus
+    title: str
 
 
 @dataclass(frozen=True)
@@ -149,6 +157,7 @@ class BatchView:
         asked: what the batch was asked for and has not taken up yet.
         problem: why queue or batch could not be read, or that the batch is gone, in a sentence.
         labels: what people call batches, by their names.
+        titles: what lists call them, likewise.
     """
 
     names: tuple[str, ...] = ()
@@ -162,6 +171,7 @@ class BatchView:
     asked: frozenset[RunRequest] = frozenset()
     problem: str = ""
     labels: Mapping[str, Label] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def busy(self) -> bool:
@@ -181,6 +191,46 @@ class BatchView:
         return datetime.now() + timedelta(seconds=self.status.remaining_seconds)
 
 
+class SheetMaker:
+    """Makes the sheets of batches that were reviewed anew, apart: hundreds of images take seconds. Any thread may ask.
+
+    It waits until nothing was decided for a moment. What a kill leaves undone, the batch's next run makes.
+    """
+
+    def __init__(self, settled_seconds: float = SETTLED_SECONDS) -> None:
+        self._settled_seconds = settled_seconds
+        self._lock = threading.Lock()
+        self._making = threading.Lock()  # one after another: what was decided last is what stays
+        self._timers: dict[BatchFolder, threading.Timer] = {}
+
+    def ask(self, folder: BatchFolder, plan: BatchPlan) -> None:
+        """Make them soon."""
+        with self._lock:
+            if earlier := self._timers.get(folder):
+                earlier.cancel()
+            timer = threading.Timer(self._settled_seconds, lambda: self._make(folder, plan, timer))
+            timer.daemon = True
+            self._timers[folder] = timer
+            timer.start()
+
+    def is_making(self, folder: BatchFolder) -> bool:
+        """Whether they are about to be others."""
+        with self._lock:
+            return folder in self._timers
+
+    def _make(self, folder: BatchFolder, plan: BatchPlan, timer: threading.Timer) -> None:
+        try:
+            with self._making:
+                if status_or("failed", folder).state not in BUSY_STATES:  # its run makes them when it ends
+                    write_sheets(folder, read_batch_settings(folder), plan)
+        except (StudioError, OSError) as error:
+            logger.warning("The sheets of %s are those of before: %s", folder.root, error_message(error))
+        finally:
+            with self._lock:
+                if self._timers.get(folder) is timer:
+                    del self._timers[folder]
+
+
 class BatchSession(JobSession[BatchFolder]):
     """Looks at batches, and steers their jobs. Any thread may ask."""
 
@@ -188,6 +238,7 @@ class BatchSession(JobSession[BatchFolder]):
         super().__init__(user_data, "batch", folder=BatchFolder, parent=user_data.batches)
         self._opened = lru_cache(KEPT_BATCHES)(_OpenBatch)
         self._deciding = threading.Lock()
+        self.sheets = SheetMaker()
         self.thumbnails = user_data.run_thumbnails
 
     def view(self, name: str = "") -> BatchView:
@@ -196,26 +247,26 @@ class BatchSession(JobSession[BatchFolder]):
         The name may come from a page: it is never taken for a path.
         """
         batches = self.folders()
-        names, labels = tuple(batch.name for batch in batches), self.labels(batches)
-        past = tuple(map(_past, batches[:MAX_PAST]))
+        names, titles = tuple(batch.name for batch in batches), self.titles(batches)
+        called: dict[str, Any] = {"labels": self.labels(batches), "titles": titles}
+        past = tuple(_past(batch, called["labels"]) for batch in batches[:MAX_PAST])
         jobs: tuple[JobLine, ...] = ()
         batch = None
         try:
             jobs = self.jobs()
             batch = self.to_show(name, batches)
             if batch is None:
-                return BatchView(names, past, jobs, active=has_work(jobs), labels=labels)
+                return BatchView(names, past, jobs, active=has_work(jobs), **called)
             status, opened = status_or("failed", batch), self._opened(batch)
             progress = opened.ledgers.look(running=status.state == "running")
         except (RunError, BatchError) as error:
             problem = str(error)
-            return BatchView(names, past, jobs, batch, active=has_work(jobs), problem=problem, labels=labels)
+            return BatchView(names, past, jobs, batch, active=has_work(jobs), problem=problem, **called)
         busy = status.state in BUSY_STATES
         asked = pending_requests(batch) if busy else frozenset()
         history = opened.events.look()
-        return BatchView(
-            names, past, jobs, batch, status, progress, history, busy or has_work(jobs), asked, labels=labels
-        )
+        active = busy or has_work(jobs) or self.sheets.is_making(batch)
+        return BatchView(names, past, jobs, batch, status, progress, history, active, asked, **called)
 
     def review(self, folder: BatchFolder, query: ReviewQuery) -> ReviewPage:
         """Some of a batch's images, as they were asked for.
@@ -233,7 +284,9 @@ class BatchSession(JobSession[BatchFolder]):
             OSError: where a file cannot be moved or written.
         """
         with self._deciding:
-            decide(folder, self._opened(folder).plan(), item, decision)
+            plan = self._opened(folder).plan()
+            decide(folder, plan, item, decision)
+            self.sheets.ask(folder, plan)
 
     def remake(self, folder: BatchFolder) -> None:
         """Go on with a batch of which other images were asked for, also where it was finished; one that runs goes on.
@@ -285,9 +338,6 @@ def training_side(batch: BatchFolder) -> int | None:
     return None
 
 
-def _past(batch: BatchFolder) -> PastBatch:
-    try:
-        begun_at = datetime.strptime(batch.name[:15], "%Y%m%d-%H%M%S")
-    except ValueError:
-        begun_at = None
-    return PastBatch(batch.name, begun_at, status_or("failed", batch))
+def _past(batch: BatchFolder, labels: Mapping[str, Label]) -> PastBatch:
+    called = short_title(batch, labels.get(batch.name, Label()))
+    return PastBatch(batch.name, begun_at(batch), status_or("failed", batch), called)

@@ -9,7 +9,15 @@ from pydantic import Field, model_validator
 from studio.core.errors import SettingsError
 from studio.core.language import N_, _
 from studio.core.rules import MismatchError, nearest_setting
-from studio.core.settings import SHIPPED_MODEL, FileName, GenerationSettings, PictureFormatName, PrecisionName, Settings
+from studio.core.settings import (
+    SHIPPED_MODEL,
+    FileName,
+    GenerationSettings,
+    ModelPath,
+    PictureFormatName,
+    PrecisionName,
+    Settings,
+)
 
 CombineName = Literal["every combination", "random"]
 MAX_ITEMS = 10_000_000
@@ -23,11 +31,8 @@ class BatchSettings(Settings):
         title=N_("Name"),
         description=N_("Name of its folder: letters, digits, spaces and . ( ) + - _."),
     )
-    model: str = Field(
-        SHIPPED_MODEL,
-        title=N_("Model"),
-        min_length=1,
-        description=N_("The model that makes the images, as in the model panel."),
+    model: ModelPath = Field(
+        SHIPPED_MODEL, title=N_("Model"), description=N_("The model that makes the images, as in the model panel.")
     )
     cpu: bool = Field(
         False,
@@ -83,13 +88,16 @@ class BatchSettings(Settings):
         "",
         title=N_("Prompt file"),
         description=N_("A .txt file with one prompt per line, or a .csv or .jsonl file with a column prompt."),
-        json_schema_extra={"group": N_("Prompt file, wildcards, precision")},
+        json_schema_extra={
+            "group": N_("Prompt file, wildcards, precision"),
+            "takes": [".txt", ".csv", ".tsv", ".jsonl"],
+        },
     )
     wildcards: str = Field(
         "",
         title=N_("Wildcards"),
         description=N_("A folder of .txt files, one value per line. Leave empty to use user_data/wildcards."),
-        json_schema_extra={"placeholder": "user_data/wildcards"},
+        json_schema_extra={"placeholder": "user_data/wildcards", "takes": ["folder"]},
     )
     precision: PrecisionName = Field(
         "float32",
@@ -156,6 +164,7 @@ class BatchSettings(Settings):
         "",
         title=N_("Training images"),
         description=N_("A dataset from the Dataset tab, by name, or a folder: the images to measure the distance to."),
+        json_schema_extra={"takes": ["folder"]},
     )
 
     picture_format: PictureFormatName = Field(

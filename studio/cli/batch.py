@@ -27,6 +27,7 @@ from studio.core.errors import BatchError, SettingsError, StudioError
 from studio.core.language import _
 from studio.core.paths import UserData, locate_user_data, typed_path
 from studio.core.settings import LoraChoice, parse_settings
+from studio.core.system import heavy_imports
 from studio.core.text import STEP_SIGN
 
 if TYPE_CHECKING:
@@ -167,7 +168,8 @@ def _report(settings: "BatchSettings", place: UserData, *, measured: bool, as_js
 
         with device_turn(place, _("a batch's forecast"), waiting=waiting, given_up=lambda: False):
             report(_("Starting PyTorch."))
-            from studio.batches.torch.forecast import measure
+            with heavy_imports():
+                from studio.batches.torch.forecast import measure
 
             facts = measure(settings, plan, place, report=report)
     else:
@@ -177,13 +179,17 @@ def _report(settings: "BatchSettings", place: UserData, *, measured: bool, as_js
 
 def _run(folder: "BatchFolder", place: UserData, *, as_job: bool) -> None:
     prepare_engine()
-    from studio.batches.torch.run import run_batch
+    from studio.jobs.device_lock import device_asked_for
 
     first = int(os.environ.get("RANK", "0")) == 0
     if first and not as_job:
         print(_("Batch: {folder}", folder=folder.root), file=sys.stderr)
     try:
-        ending = run_batch(folder, place)
+        with device_asked_for(place, _("the batch {name}", name=folder.name)):
+            with heavy_imports():
+                from studio.batches.torch.run import run_batch
+
+            ending = run_batch(folder, place)
     except (StudioError, OSError, MemoryError) as error:
         if as_job:  # it is in the batch's status too, where the queue reads it; other endings are tried again
             print(error, file=sys.stderr)

@@ -35,6 +35,7 @@ from studio.core.files import write_atomically
 from studio.core.language import _
 from studio.core.paths import locate_user_data
 from studio.core.settings import SHIPPED_MODEL, CompareSettings, GenerationSettings, ModelSettings
+from studio.core.system import heavy_imports
 
 if TYPE_CHECKING:
     from studio.images.comparison import SavedComparison
@@ -80,8 +81,9 @@ def compare(
     place, folder = locate_user_data(user_data), output_folder(out, empty=True)
     prepare_engine()
     print_prompt_notes((side for pair in settings.pairs() for side in pair), model=model_settings.model)
-    from studio.cli.engine import loaded_manager, printing_watcher
-    from studio.engine.generation import run_comparison
+    with heavy_imports():
+        from studio.cli.engine import loaded_manager, printing_watcher
+        from studio.engine.generation import run_comparison
     from studio.images.comparison import comparison_grid
 
     with loaded_manager("compare", model_settings, user_data=place, cpu_only=cpu) as manager:
@@ -105,7 +107,13 @@ def _comparison_lines(saved: "SavedComparison", grid: Path) -> str:
         for pair in saved.report.pairs
     ]
     strip = [
-        _("- strength {strength:g}: {pixels:.3g} of 255", strength=made.strength, pixels=made.difference.pixels)
+        _(
+            "- {prompt} · seed {seed} · strength {strength:g}: {pixels:.3g} of 255",
+            prompt=made.picture.settings.prompt,
+            seed=made.picture.settings.seed,
+            strength=made.strength,
+            pixels=made.difference.pixels,
+        )
         for made in saved.report.strip
         if made.difference
     ]

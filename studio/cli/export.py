@@ -10,6 +10,7 @@ from studio.core.errors import SettingsError
 from studio.core.language import _
 from studio.core.paths import UserData, locate_user_data
 from studio.core.settings import ModelSettings
+from studio.core.system import heavy_imports
 from studio.loras.weights_file import EXPORT_DTYPES, EXPORT_FORMS, ExportSettings
 
 _DEFAULTS = ExportSettings(lora="-")
@@ -53,11 +54,12 @@ def run_export(settings: ExportSettings, model: ModelSettings, *, user_data: Use
         ModelError: where there is no such model, or it cannot be a single file.
         WeightsFileError: where the LoRA's file is damaged.
     """
-    from studio.engine.lora_conversion import at_strength, convert_lora, export_model, export_notes
-    from studio.engine.lora_file import read_weights
-    from studio.engine.lora_merge import assert_free
-    from studio.engine.model_files import find_model
-    from studio.engine.models import load_components
+    with heavy_imports():
+        from studio.engine.lora_conversion import at_strength, convert_lora, export_model, export_notes
+        from studio.engine.lora_file import read_weights
+        from studio.engine.lora_merge import assert_free
+        from studio.engine.model_files import find_model
+        from studio.engine.models import load_components
     from studio.loras.library import LoraLibrary
     from studio.loras.weights_file import read_header
 

@@ -21,9 +21,11 @@ from studio.cli.options import (
     PrecisionOption,
     SchedulerOption,
     SeedOption,
+    SpeedOption,
     StepsOption,
     UserDataOption,
     WidthOption,
+    at_speed,
     field_help,
     lora_choices,
     output_folder,
@@ -35,6 +37,7 @@ from studio.core.language import _
 from studio.core.paths import locate_user_data
 from studio.core.results import FailedImage, ImagesReport
 from studio.core.settings import SHIPPED_MODEL, GenerationSettings, ImagesSettings, ModelSettings
+from studio.core.system import heavy_imports
 
 
 def generate(
@@ -55,6 +58,7 @@ def generate(
     scheduler: SchedulerOption = GENERATION_DEFAULTS.scheduler,
     seed: SeedOption = GENERATION_DEFAULTS.seed,
     long_prompt: LongPromptOption = False,
+    speed: SpeedOption = None,
     model: ModelOption = SHIPPED_MODEL,
     precision: PrecisionOption = "float32",
     prediction_type: Annotated[
@@ -72,16 +76,18 @@ def generate(
     user_data: UserDataOption = None,
 ) -> None:
     """Make images of one prompt."""
-    generation = read_options(context, GenerationSettings, loras=lora_choices(lora))
+    place = locate_user_data(user_data)
+    generation = at_speed(speed, read_options(context, GenerationSettings, loras=lora_choices(lora)), place)
     settings, model_settings = (
         read_options(context, ImagesSettings, generation=generation),
         read_options(context, ModelSettings),
     )
     print_prompt_notes([generation], model=model_settings.model)
-    place, folder = locate_user_data(user_data), output_folder(out)
+    folder = output_folder(out)
     prepare_engine()
-    from studio.cli.engine import loaded_manager, printing_watcher
-    from studio.engine.generation import make_images
+    with heavy_imports():
+        from studio.cli.engine import loaded_manager, printing_watcher
+        from studio.engine.generation import make_images
 
     with loaded_manager("generate", model_settings, user_data=place, cpu_only=cpu) as manager:
         watcher = printing_watcher(settings.num_images)

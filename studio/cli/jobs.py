@@ -10,6 +10,7 @@ from studio.cli.options import CpuOption, JsonOption, UserDataOption
 from studio.core.errors import RunError
 from studio.core.language import N_, _
 from studio.core.paths import UserData, locate_user_data
+from studio.core.records import Label
 
 if TYPE_CHECKING:
     from studio.jobs.queue import Job, JobKind, JobQueue, JobState
@@ -96,7 +97,7 @@ def _cells(line: "JobLine") -> tuple[str, ...]:
     return (
         str(job.position) if job.position else "–",
         str(job.id),
-        line.title,
+        Label(name=line.name).over(job.title),  # the folder's name, by which other commands find it
         state,
         _("{step:,} of {num_steps:,}", step=line.step, num_steps=line.num_steps) if line.num_steps else "",
         time_left(line.remaining_seconds),

@@ -11,7 +11,7 @@ import typer
 
 from studio.core.errors import SettingsError
 from studio.core.language import _
-from studio.core.paths import typed_path
+from studio.core.paths import UserData, typed_path
 from studio.core.records import Label, label_or_none
 from studio.core.settings import (
     SCHEDULER_NAMES,
@@ -89,6 +89,14 @@ SchedulerOption = Annotated[
     str,
     typer.Option("--scheduler", help=field_help(GenerationSettings, "scheduler"), metavar="|".join(SCHEDULER_NAMES)),
 ]
+SpeedOption = Annotated[
+    str | None,
+    typer.Option(
+        "--speed",
+        metavar="full|fast|lora:NAME",
+        help=_("Sets scheduler, steps and guidance together; lora:NAME adds a Speed LoRA of the library."),
+    ),
+]
 SeedOption = Annotated[int, typer.Option("--seed", help=field_help(GenerationSettings, "seed"))]
 NegativePromptOption = Annotated[
     str, typer.Option("--negative-prompt", help=field_help(GenerationSettings, "negative_prompt"))
@@ -107,6 +115,21 @@ def read_options(context: typer.Context, kind: type[SettingsT], **values: object
     """
     named = {name: value for name, value in context.params.items() if name in kind.model_fields}
     return parse_settings(kind, {name: value for name, value in {**named, **values}.items() if value is not None})
+
+
+def at_speed(speed: str | None, generation: GenerationSettings, place: UserData) -> GenerationSettings:
+    """The same image with what a speed sets together, and its LoRA.
+
+    Raises:
+        LoraError: where there is no such speed.
+    """
+    if speed is None:
+        return generation
+    from studio.loras.library import LoraLibrary
+    from studio.loras.speed import with_speed
+
+    changes, loras = with_speed(speed, generation.loras, LoraLibrary(place.loras))
+    return parse_settings(GenerationSettings, {**generation.model_dump(), **changes, "loras": loras})
 
 
 def lora_choices(options: Sequence[str] | None) -> tuple[dict[str, object], ...]:

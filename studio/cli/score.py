@@ -40,8 +40,8 @@ def scores_text(scores: "FolderScores") -> str:
     lines = [str(scores.folder), ""]
     for picture in scores.pictures:
         found = picture.scores
-        parts = [_("white {whiteness:.2f}", whiteness=found.border.whiteness)]
-        parts.append(_("offset {offset:.3f}", offset=found.centring.offset) if found.centring else _("no subject"))
+        parts = [_("white {whiteness:.0%}", whiteness=found.border.whiteness)]
+        parts.append(_("offset {offset:.1%}", offset=found.centring.offset) if found.centring else _("no subject"))
         if found.colour:
             seen = f"{found.colour.asked} ΔE {number(found.colour.difference, '.1f')}"
             right, word = found.colour.is_named_right, found.colour.nearest_word

@@ -18,6 +18,7 @@ from studio.cli.options import (
 from studio.core.language import _
 from studio.core.paths import locate_user_data
 from studio.core.settings import SHIPPED_MODEL, ModelSettings, SmokeSettings
+from studio.core.system import heavy_imports
 
 
 def smoke(
@@ -39,8 +40,9 @@ def smoke(
     settings, model_settings = read_options(context, SmokeSettings), read_options(context, ModelSettings)
     place = locate_user_data(user_data)
     prepare_engine()
-    from studio.cli.engine import loaded_manager, step_printer
-    from studio.engine.generation import SmokeWatcher, run_smoke_test
+    with heavy_imports():
+        from studio.cli.engine import loaded_manager, step_printer
+        from studio.engine.generation import SmokeWatcher, run_smoke_test
     from studio.images.smoke_report import MARKDOWN_NAME, to_markdown
 
     with loaded_manager("smoke", model_settings, user_data=place, cpu_only=cpu) as manager:

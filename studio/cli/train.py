@@ -22,12 +22,22 @@ from studio.cli.options import (
     prepare_engine,
 )
 from studio.core.errors import SettingsError, StudioError
-from studio.core.language import _, ngettext
+from studio.core.language import _, ngettext, said
 from studio.core.paths import UserData, locate_user_data
+from studio.core.system import heavy_imports
 from studio.core.text import STEP_SIGN, duration, gigabytes
 from studio.training.folder import Preflight, RunFolder
-from studio.training.presets import PRESETS
+from studio.training.presets import PRESETS, settings_from
 from studio.training.settings import TrainingSettings
+
+MakeFastOption = Annotated[
+    str | None,
+    typer.Option(
+        "--make-fast",
+        metavar="RUN",
+        help=_("Train a Speed LoRA of a finished run: its LoRA's images in 4 steps without guidance."),
+    ),
+]
 
 
 def train(
@@ -47,6 +57,7 @@ def train(
         Path | None,
         typer.Option("--settings", help=_("Start with the settings of another run, or of the page: a JSON file.")),
     ] = None,
+    make_fast: MakeFastOption = None,
     preflight: Annotated[
         bool,
         typer.Option("--preflight", help=_("Run a few steps to estimate time, memory and disk space; train nothing.")),
@@ -64,22 +75,21 @@ def train(
 ) -> None:
     """Begin a run, or go on with one."""
     # Here, not above: what reads datasets takes a while to import, and every command would wait for it.
-    from studio.training.begin import begin_run, read_run_settings, read_settings_file, settings_from
+    from studio.training.begin import begin_run, read_run_settings, read_settings_file
 
     if list_settings:
         typer.echo(describe_settings())
         return
     place = locate_user_data(user_data)
+    cpu = cpu and not job  # of the queue's worker, which passes it on: a run has its own
     given = {"dataset": dataset, "model": model, "name": name, "cpu": cpu or None}
     values = {key: value for key, value in given.items() if value is not None}
-    if job:
-        values.pop("cpu", None)  # of the queue's worker, which passes it on: a run has its own
     if settings_file is not None:
         values = {**read_settings_file(settings_file).model_dump(), **values}
-    _assert_possible(run, preset, values, assignments or ())
+    _assert_possible(run, preset, values, assignments or (), make_fast=make_fast)
     if queue and use_snapshot:
         raise SettingsError(_("--use-snapshot cannot be queued: the queue starts a run as it is. Leave --queue out."))
-    found = RunFolder.find(run, place.runs) if run is not None else None
+    found = _run_to_train(run, make_fast, place, [*(["cpu=true"] if cpu else []), *(assignments or ())])
     if preflight:
         wanted = read_run_settings(found) if found else settings_from(preset, values, assignments or ())
         _preflight(wanted, place, as_json=json)
@@ -92,10 +102,34 @@ def train(
     _train(folder, place, use_snapshot=use_snapshot, as_job=job)
 
 
+def _run_to_train(
+    run: str | None, make_fast: str | None, place: UserData, assignments: Sequence[str]
+) -> RunFolder | None:
+    """The run that goes on, or a new one that makes another's LoRA fast; None where neither is wanted."""
+    if make_fast is None:
+        return RunFolder.find(run, place.runs) if run is not None else None
+    from studio.loras.library import LoraLibrary
+    from studio.training.begin import begin_making_fast
+    from studio.training.session import add_to_library, follow_run
+
+    source = RunFolder.find(make_fast, place.runs)
+    lora = add_to_library(source, follow_run(source.events).look(), LoraLibrary(place.loras))
+    return begin_making_fast(source, lora, place, assignments)
+
+
 def _assert_possible(
-    run: str | None, preset: str | None, values: Mapping[str, object], assignments: Sequence[str]
+    run: str | None,
+    preset: str | None,
+    values: Mapping[str, object],
+    assignments: Sequence[str],
+    *,
+    make_fast: str | None,
 ) -> None:
-    """A run that is gone on with takes no settings, a new one needs a dataset."""
+    """A run that is gone on with takes no settings, a new one needs a dataset or the run that it makes fast."""
+    if make_fast is not None:
+        if run or preset or values.keys() - {"cpu"}:
+            raise SettingsError(_("--make-fast takes the settings of its run; only --set can change some."))
+        return
     if run is not None and (preset or assignments or values):
         raise SettingsError(
             _(
@@ -111,13 +145,17 @@ def _assert_possible(
 
 def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bool) -> None:
     prepare_engine()
-    from studio.training.torch.run import train_run
+    from studio.jobs.device_lock import device_asked_for
 
     first = int(os.environ.get("RANK", "0")) == 0
     if first and not as_job:
         print(_("Run: {folder}", folder=folder.root), file=sys.stderr)
     try:
-        ending = train_run(folder, place, use_snapshot=use_snapshot)
+        with device_asked_for(place, _("training {name}", name=folder.name)):
+            with heavy_imports():
+                from studio.training.torch.run import train_run
+
+            ending = train_run(folder, place, use_snapshot=use_snapshot)
     except (StudioError, OSError, MemoryError) as error:
         if as_job:  # it is in the run's status too, where the queue reads it; other endings are tried again
             print(error, file=sys.stderr)
@@ -144,7 +182,8 @@ def _preflight(settings: TrainingSettings, place: UserData, *, as_json: bool) ->
 
     with device_turn(place, _("a training's preflight"), waiting=waiting, given_up=lambda: False):
         report(_("Starting PyTorch."))
-        from studio.training.torch.preflight import run_preflight
+        with heavy_imports():
+            from studio.training.torch.preflight import run_preflight
 
         found = run_preflight(settings, place, report=report)
     print(found.model_dump_json() if as_json else preflight_text(found))
@@ -187,7 +226,7 @@ def preflight_text(found: Preflight) -> str:
             images=duration(found.pictures_seconds),
             losses=duration(found.held_out_seconds),
         ),
-        found.reason,
+        said(found.reason),
         *(f"! {warning}" for warning in found.warnings),
     ]
     for offer in found.offers:

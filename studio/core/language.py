@@ -181,10 +181,18 @@ def said(text: str) -> str:
     return _(text.message, **values)
 
 
-def number(value: float, form: str = ",") -> str:
-    """A number as the language writes it: `1,991` and `0.98`, `1.991` and `0,98`."""
-    text = format(value, form)
+def number(value: float, form: str = ",", *, unit: str = "") -> str:
+    """A number as the language writes it: `1,991` and `0.98`, `1.991` and `0,98`; with its unit, `3.1 GB`."""
+    after = f" {unit}" if unit else ""
+    if _chosen.get("") == LATER:
+        return Kept(f"{{value:{form}}}{after}", {"value": value})
+    text = format(value, form) + after
     return text.translate(_COMMA_FOR_POINT) if language() == PORTUGUESE else text
+
+
+def percent(share: float, form: str = ".0f") -> str:
+    """A share as the language writes it: `7.2%`, `7,2%`; there is no space in either."""
+    return f"{number(100 * share, form)}%"
 
 
 def moment(when: datetime, *, seconds: bool = False) -> str:

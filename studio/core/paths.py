@@ -116,6 +116,11 @@ class UserData:
         return self.root / "wildcards"
 
     @property
+    def prompt_files(self) -> Path:
+        """Those that were dropped on the page."""
+        return self.root / "prompt-files"
+
+    @property
     def database(self) -> Path:
         return self.root / "studio.db"
 

@@ -3,7 +3,9 @@
 import difflib
 import math
 import types
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MultipleOf
@@ -48,6 +50,19 @@ class MismatchError(ValueError):
     def __init__(self, text: str, *fields: str) -> None:
         super().__init__(text)
         self.fields = fields
+
+
+_labels_alone: ContextVar[bool] = ContextVar("labels alone", default=False)
+
+
+@contextmanager
+def labels_alone() -> Iterator[None]:
+    """Within it settings are called as on the page: who reads that never meets their names in files and commands."""
+    token = _labels_alone.set(True)
+    try:
+        yield
+    finally:
+        _labels_alone.reset(token)
 
 
 def problems_of(kind: type[BaseModel], error: ValidationError) -> list[FieldProblem]:
@@ -135,10 +150,11 @@ def _place(kind: type[BaseModel], steps: Sequence[str | int]) -> tuple[str, Fiel
 
 
 def label_of(kind: type[BaseModel], name: str) -> str:
-    """`Steps (num_inference_steps)`: as on the page, and as in files and commands; `Seed` where they agree."""
+    """`Steps (num_inference_steps)`: as on the page, and as in files and commands; else `Steps` alone."""
     field = kind.model_fields.get(name)
     title = _(field.title) if field is not None and field.title else name
-    return title if title.lower() == name.replace("_", " ") or title == name else f"{title} ({name})"
+    is_name = title.lower() == name.replace("_", " ") or title == name
+    return title if is_name or _labels_alone.get() else f"{title} ({name})"
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any type

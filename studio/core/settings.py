@@ -16,17 +16,16 @@ PrecisionName = Literal["float32", "float16", "bfloat16"]
 PredictionType = Literal["auto", "epsilon", "v_prediction"]
 PictureFormatName = Literal["png", "jpeg", "webp"]
 SchedulerName = Literal[
-    "model's own", "DDIM", "PNDM", "Euler", "Euler a", "DPM++ 2M", "DPM++ 2M Karras", "UniPC", "DDPM", "LCM"
-]
+    "model's own", "DDIM", "PNDM", "Euler", "Euler a", "Euler trailing",
+    "DPM++ 2M", "DPM++ 2M Karras", "UniPC", "DDPM", "LCM",
+]  # fmt: skip
 SCHEDULER_NAMES: tuple[SchedulerName, ...] = get_args(SchedulerName)
 
 SHIPPED_MODEL = "shoes-demo"
 SHIPPED_DATASET = "built-in:casual-shoes"  # no dataset of a person can be called so, and it is the same everywhere
 SEED_MAX = 2**63 - 1
-LCM_MAX_STEPS = 50
-"""diffusers' LCMScheduler picks its steps among the 50 of `original_inference_steps`."""
-RELATED_SETTINGS = ("scheduler", "num_inference_steps")
-"""Generation settings whose values must fit each other: `GenerationSettings` checks them together."""
+LCM_MAX_STEPS = 50  # diffusers' LCMScheduler picks its steps among the 50 of `original_inference_steps`
+RELATED_SETTINGS = ("scheduler", "num_inference_steps")  # must fit each other: `GenerationSettings` checks it
 
 
 def _whole_characters(text: str) -> str:
@@ -52,6 +51,7 @@ StepCount = Annotated[int, Ge(1), Le(150), Field(json_schema_extra={"step": 1})]
 Guidance = Annotated[float, Ge(1), Le(30), Field(json_schema_extra={"step": 0.5})]
 Fraction = Annotated[float, Ge(0), Le(1), Field(json_schema_extra={"step": 0.05})]
 Strength = Annotated[float, Ge(-4), Le(4), Field(json_schema_extra={"step": 0.05})]
+ModelPath = Annotated[str, Field(min_length=1, json_schema_extra={"takes": ["folder", ".safetensors"]})]
 Pixels = Annotated[int, Ge(64), Le(2048), MultipleOf(8)]
 _PIXELS = N_("In pixels, a multiple of 8. Leave empty to use the model's own size.")
 
@@ -65,10 +65,9 @@ class Settings(BaseModel):
 class ModelSettings(Settings):
     """Which model to load, and how."""
 
-    model: str = Field(
+    model: ModelPath = Field(
         SHIPPED_MODEL,
         title=N_("Model"),
-        min_length=1,
         description=N_(
             "The shipped model (shoes-demo), a folder in diffusers' layout, a single .safetensors checkpoint of Stable"
             " Diffusion 1.x, or a Hugging Face id (owner/name, or owner/name@revision)."
@@ -141,7 +140,7 @@ class GenerationSettings(Settings):
     scheduler: SchedulerName = Field(
         "model's own",
         title=N_("Scheduler"),
-        description=N_("How noise becomes an image. LCM needs an LCM LoRA and 4 to 8 steps, at most 50."),
+        description=N_("How noise becomes an image. LCM is for LCM LoRAs, Euler trailing for Speed LoRAs."),
         json_schema_extra={"group": N_("Advanced")},
     )
     guidance_start: Fraction = Field(
@@ -215,7 +214,7 @@ class CompareSettings(Settings):
     num_seeds: Annotated[int, Ge(1), Le(8), Field(json_schema_extra={"step": 1})] = Field(
         1, title=N_("Seeds per prompt"), description=N_("Number of seeds for each prompt, counting up from the first.")
     )
-    generation: GenerationSettings = Field(description=N_("Settings for both sides; the prompt and LoRAs are unused."))
+    generation: GenerationSettings = Field(description=N_("Settings and LoRAs of both sides; the prompt is unused."))
     left: tuple[LoraChoice, ...] = Field(
         (), title=N_("Left"), description=N_("LoRAs for the left side; leave empty for the base model.")
     )
@@ -224,7 +223,7 @@ class CompareSettings(Settings):
         (),
         max_length=9,
         title=N_("Strength slider"),
-        description=N_("Extra images of the right side at these strengths, for the first prompt and seed."),
+        description=N_("Extra images of the right side at these strengths, for every prompt and seed."),
         json_schema_extra={"hidden": True},
     )
 
@@ -237,8 +236,9 @@ class CompareSettings(Settings):
         )
 
     def strip_generations(self) -> tuple[GenerationSettings, ...]:
-        """The right side at each strength of the strip; with several LoRAs all are scaled alike."""
-        return tuple(self._side(self.prompts[0], 0, _scaled(self.right, factor)) for factor in self.strip)
+        """The right side of every pair at each strength of the strip; with several LoRAs all are scaled alike."""
+        sides = [right for __, right in self.pairs()]
+        return tuple(side.model_copy(update={"loras": _scaled(self.right, by)}) for side in sides for by in self.strip)
 
     @property
     def num_pictures(self) -> int:
@@ -247,14 +247,14 @@ class CompareSettings(Settings):
 
     def _side(self, prompt: str, index: int, loras: tuple[LoraChoice, ...]) -> GenerationSettings:
         seed = (self.generation.seed + index) % (SEED_MAX + 1)
-        return self.generation.model_copy(update={"prompt": prompt, "seed": seed, "loras": loras})
+        both = {"prompt": prompt, "seed": seed, "loras": (*loras, *self.generation.loras)}
+        return self.generation.model_copy(update=both)
 
 
 def _scaled(loras: tuple[LoraChoice, ...], factor: float) -> tuple[LoraChoice, ...]:
     """Each strength times the factor, kept in its bounds; none at factor 0."""
-    if factor == 0:
-        return ()
-    return tuple(LoraChoice(name=lora.name, strength=min(4, max(-4, lora.strength * factor))) for lora in loras)
+    scaled = [(lora.name, min(4, max(-4, lora.strength * factor))) for lora in loras if factor]
+    return tuple(LoraChoice(name=name, strength=strength) for name, strength in scaled)
 
 
 SMOKE_PROMPTS = (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from studio.core.language import N_, Kept, _, ngettext, number, said
+from studio.core.language import N_, Kept, _, ngettext, number, percent, said
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -30,6 +30,21 @@ WEEKDAYS = (
     N_("Sunday"),
 )
 
+MONTHS = (
+    N_("January"),
+    N_("February"),
+    N_("March"),
+    N_("April"),
+    N_("May"),
+    N_("June"),
+    N_("July"),
+    N_("August"),
+    N_("September"),
+    N_("October"),
+    N_("November"),
+    N_("December"),
+)
+
 STEP_SIGN = "→ "
 """Begins a line of stderr that says what a command does now."""
 
@@ -40,7 +55,7 @@ _LIST_BEGINNING = re.compile(r"^(\d{0,9})([-+=.)])(?=[-+=\s]|$)")
 def duration(seconds: float) -> str:
     """`4.2 s`, `3 min 05 s`, `1 h 12 min`."""
     if seconds < 60:
-        return f"{number(seconds, '.1f' if seconds < 10 else '.0f')} s"
+        return number(seconds, ".1f" if seconds < 10 else ".0f", unit="s")
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
@@ -57,8 +72,8 @@ def gigabytes(num_bytes: int | None) -> str:
     if num_bytes is None:
         return "–"
     if 0 < num_bytes < LITTLE_BYTES:
-        return f"{number(num_bytes / 2**20, '.0f')} MB"
-    return f"{number(num_bytes / GIB, '.1f')} GB"
+        return number(num_bytes / 2**20, ".0f", unit="MB")
+    return number(num_bytes / GIB, ".1f", unit="GB")
 
 
 def weekday_and_time(when: datetime) -> str:
@@ -69,6 +84,22 @@ def weekday_and_time(when: datetime) -> str:
 def clock_text(when: datetime) -> str:
     """`07:12`; with the day where it is not today."""
     return f"{when:%H:%M}" if when.date() == datetime.now().date() else weekday_and_time(when)
+
+
+def when_text(moment: datetime, now: datetime) -> str:
+    """`today 17:38`, `yesterday 22:00`, `Thursday 22:00`, `24 November`, `24 November 2025`."""
+    days = (now.date() - moment.date()).days
+    time = moment.strftime("%H:%M")
+    if days == 0:
+        return _("today {time}", time=time)
+    if days == 1:
+        return _("yesterday {time}", time=time)
+    if 1 < days < 7:
+        return weekday_and_time(moment)
+    month = _(MONTHS[moment.month - 1])
+    if moment.year == now.year:
+        return _("{day} {month}", day=moment.day, month=month)
+    return _("{day} {month} {year}", day=moment.day, month=month, year=moment.year)
 
 
 def escape(value: object) -> str:
@@ -130,6 +161,6 @@ def environment() -> "Environment":
         auto_reload=False,
         finalize=lambda value: said(value) if isinstance(value, Kept) else value,
     )
-    made.filters |= {"number": number, "duration": duration, "gigabytes": gigabytes}
+    made.filters |= {"number": number, "percent": percent, "duration": duration, "gigabytes": gigabytes}
     made.globals |= {"_": _, "ngettext": ngettext, "counted": counted}
     return made

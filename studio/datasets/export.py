@@ -1,9 +1,8 @@
-"""What leaves a dataset: other layouts, zips, captions beside the images, a contact sheet.
+"""What leaves a dataset: a contact sheet, captions beside the images, other tools' layouts (imagefolder, kohya's, zip).
 
-A contact sheet: all images small on one, each with its name and caption.
-
-Captions written beside the images: only when the user says so, and never without keeping what was there.
-A dataset in other tools' layouts: imagefolder, kohya's folders, a zip. Every file is checked while it is copied.
+Captions are written beside the images only when the user says so, and what was there is kept. Every file is checked
+while it is copied. No layout has a field for a crop: images are cut as they are trained where that is asked for; else a
+column of the table says where a crop lies that was moved.
 """
 
 import hashlib
@@ -30,6 +29,7 @@ from studio.core.text import counted
 from studio.datasets.captions import alternatives_of, caption_file, caption_targets
 from studio.datasets.inspection import png_of
 from studio.datasets.opened import OpenedDataset
+from studio.datasets.rows import assign_bucket, buckets_for
 from studio.datasets.snapshot import Snapshot, SnapshotEntry
 from studio.datasets.source import YOUR_EDIT, DatasetRow, SkippedFile
 from studio.images.decoding import open_rgb
@@ -86,8 +86,7 @@ def _paste(sheet: Image.Image, thumbnail: Path | None, x: int, y: int) -> None:
 
 def _write(pen: ImageDraw.ImageDraw, place: tuple[int, int], words: str, *, size: int, ink: str) -> None:
     """Letters that Pillow's own font lacks become boxes; none stops the sheet."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in words)
-    pen.text(place, printable, fill=ink, font=ImageFont.load_default(size))
+    pen.text(place, "".join(x if x.isprintable() else " " for x in words), fill=ink, font=ImageFont.load_default(size))
 
 
 REPLACED = "replaced-captions"
@@ -166,25 +165,29 @@ MAX_STEM_BYTES = 120
 _FILE_COLUMN = re.compile(r"file_name(s?)$")
 
 
-def export_imagefolder(snapshot: Snapshot, folder: Path, *, background: str, progress: Progress) -> None:
+def export_imagefolder(
+    snapshot: Snapshot, folder: Path, *, background: str, cropped: bool = False, progress: Progress
+) -> None:
     """Images with a metadata.jsonl in `train/`, as `datasets.load_dataset("imagefolder", data_dir=…)` reads them.
 
-    Repeats are not in this layout: a column says them.
+    Repeats are not in this layout: a column says them, and another the crops that were moved, unless `cropped`.
 
     Raises:
         DatasetError: where the folder is not empty, or a file changed since it was checked.
         OSError: where the disk is full; the folder is then as it was.
     """
     with _new_folder(folder) as partial:
-        split, lines = partial / SPLIT, []
+        split, lines, crops = partial / SPLIT, [], {} if cropped else _crops(snapshot, moved=True)
         split.mkdir()
-        for entry, name, content in _files(snapshot, background=background, progress=progress):
+        for entry, name, content in _files(snapshot, background=background, cropped=cropped, progress=progress):
             (split / name).write_bytes(content)
-            lines.append(_metadata(entry, name))
+            lines.append(_metadata(entry, name, crops))
         (split / METADATA).write_bytes(b"".join(lines))
 
 
-def export_kohya(snapshot: Snapshot, folder: Path, *, background: str, progress: Progress) -> None:
+def export_kohya(
+    snapshot: Snapshot, folder: Path, *, background: str, cropped: bool = False, progress: Progress
+) -> None:
     """Folders `N_name` with N repeats, and a .txt caption beside each image.
 
     Raises:
@@ -192,14 +195,16 @@ def export_kohya(snapshot: Snapshot, folder: Path, *, background: str, progress:
     """
     words = _UNSAFE.sub("-", snapshot.header.name.replace(".", "-")).strip("-") or "pictures"  # no 10_shoe.png
     with _new_folder(folder) as partial:
-        for entry, name, content in _files(snapshot, background=background, progress=progress):
+        for entry, name, content in _files(snapshot, background=background, cropped=cropped, progress=progress):
             place = partial / f"{entry.repeats}_{words}" / name
             place.parent.mkdir(exist_ok=True)
             place.write_bytes(content)
-            place.with_suffix(".txt").write_bytes(_kohya_captions(entry))
+            # One caption a line, as sd-scripts' `enable_wildcard` takes one of them by chance.
+            captions = (caption_file(entry.key, caption) for caption in alternatives_of(entry.caption))
+            place.with_suffix(".txt").write_bytes(b"".join(captions))
 
 
-def export_zip(snapshot: Snapshot, file: Path, *, background: str, progress: Progress) -> None:
+def export_zip(snapshot: Snapshot, file: Path, *, background: str, cropped: bool = False, progress: Progress) -> None:
     """An imagefolder in one file.
 
     Raises:
@@ -209,31 +214,50 @@ def export_zip(snapshot: Snapshot, file: Path, *, background: str, progress: Pro
     if file.exists():
         raise DatasetError(_("{file} is there already. Choose another name.", file=file)).about("folder")
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.part")
+    partial, crops = file.with_name(f".{file.name}.part"), {} if cropped else _crops(snapshot, moved=True)
     try:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:  # images are packed already
             lines = []
-            for entry, name, content in _files(snapshot, background=background, progress=progress):
+            for entry, name, content in _files(snapshot, background=background, cropped=cropped, progress=progress):
                 archive.writestr(f"{SPLIT}/{name}", content)
-                lines.append(_metadata(entry, name))
+                lines.append(_metadata(entry, name, crops))
             archive.writestr(f"{SPLIT}/{METADATA}", b"".join(lines))
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _files(snapshot: Snapshot, *, background: str, progress: Progress) -> Iterator[tuple[SnapshotEntry, str, bytes]]:
+Crop = tuple[int, int, int, int]
+"""Left, top, right and bottom of the part that is trained on, in the upright image's own pixels."""
+
+
+def _crops(snapshot: Snapshot, *, moved: bool) -> dict[str, Crop]:
+    """By key, of all images, or of those alone whose crop was moved."""
+    buckets = buckets_for(snapshot.header.recipe.resolution)
+    entries = [entry for entry in snapshot.entries if entry.focus is not None or not moved]
+    return {e.key: assign_bucket(e.width, e.height, buckets, focus=e.focus).crop for e in entries}
+
+
+def _files(
+    snapshot: Snapshot, *, background: str, cropped: bool, progress: Progress
+) -> Iterator[tuple[SnapshotEntry, str, bytes]]:
     """Each entry with a name that is its own, and what the file shall hold."""
     taken: set[str] = set()
+    crops = _crops(snapshot, moved=False) if cropped else {}
     for number, entry in enumerate(snapshot.entries):
         progress(number, len(snapshot.entries))
-        keep = not entry.needs_conversion and PurePosixPath(entry.key).suffix.lower() in _KEPT_SUFFIXES
+        whole = (0, 0, entry.width, entry.height)
+        crop = crops.get(entry.key, whole)
+        keep = (
+            crop == whole and not entry.needs_conversion and PurePosixPath(entry.key).suffix.lower() in _KEPT_SUFFIXES
+        )
         name = _free_name(entry, taken, suffix=PurePosixPath(entry.key).suffix.lower() if keep else ".png")
-        yield entry, name, _content(entry, keep=keep, background=background)
+        yield entry, name, _content(entry, crop=None if keep else crop, background=background)
     progress(len(snapshot.entries), len(snapshot.entries))
 
 
-def _content(entry: SnapshotEntry, *, keep: bool, background: str) -> bytes:
+def _content(entry: SnapshotEntry, *, crop: Crop | None, background: str) -> bytes:
+    """The file as it is, or that part of its image as PNG."""
     path = Path(entry.path)
     try:
         content = read_file(path)
@@ -245,13 +269,13 @@ def _content(entry: SnapshotEntry, *, keep: bool, background: str) -> bytes:
         raise DatasetError(
             _("{key} was changed since it was checked. Open the dataset again, then export.", key=entry.key)
         )
-    if keep:
+    if crop is None:
         return content
     try:
         image = open_rgb(path, background=background)
     except PictureFileError as error:
         raise DatasetError(_("{key} cannot be converted: {error}", key=entry.key, error=error)) from error
-    return png_of(image)
+    return png_of(image.crop(crop))
 
 
 def _free_name(entry: SnapshotEntry, taken: set[str], *, suffix: str) -> str:
@@ -268,13 +292,11 @@ def _free_name(entry: SnapshotEntry, taken: set[str], *, suffix: str) -> str:
     return name + suffix
 
 
-def _kohya_captions(entry: SnapshotEntry) -> bytes:
-    """One caption a line, as sd-scripts' `enable_wildcard` takes one of them by chance."""
-    return b"".join(caption_file(entry.key, caption) for caption in alternatives_of(entry.caption))
-
-
-def _metadata(entry: SnapshotEntry, name: str) -> bytes:
-    return metadata_line({"file_name": name, "text": entry.caption, "repeats": entry.repeats}, entry.attributes)
+def _metadata(entry: SnapshotEntry, name: str, crops: Mapping[str, Crop]) -> bytes:
+    own: dict[str, object] = {"file_name": name, "text": entry.caption, "repeats": entry.repeats}
+    if crops:  # a table has the same columns in every row
+        own["crop"] = ",".join(map(str, crops.get(entry.key, ())))
+    return metadata_line(own, entry.attributes)
 
 
 def metadata_line(own: Mapping[str, object], attributes: Mapping[str, str]) -> bytes:

@@ -180,14 +180,17 @@ def attention(
     """
     scale = 1 / math.sqrt(query_BHND.shape[-1]) if scale is None else scale
     width = query_BHND.shape[-1]
-    query, key, value = (_as_planned(tensor, plan) for tensor in (query_BHND, key_BHMD, value_BHMD))
     mask = mask.contiguous() if mask is not None and plan.contiguous else mask
-    rows = query.shape[2] if plan.max_scores is None else rows_of_chunk(query, key, plan.max_scores)
+    rows = query_BHND.shape[2]
+    if plan.max_scores is not None:
+        rows = rows_of_chunk(query_BHND, key_BHMD, plan.max_scores)
     # Of a single chunk too the scores would be kept for backward. Causal attention is the text encoder's: 77 × 77.
-    if is_causal or plan.max_scores is None or (rows >= query.shape[2] and not torch.is_grad_enabled()):
+    if is_causal or plan.max_scores is None or (rows >= query_BHND.shape[2] and not torch.is_grad_enabled()):
+        query, key, value = (_as_planned(tensor, plan) for tensor in (query_BHND, key_BHMD, value_BHMD))
         attended = functional.scaled_dot_product_attention(query, key, value, mask, is_causal=is_causal, scale=scale)
     else:
-        attended = _ChunkedAttention.apply(query, key, value, mask, rows, scale)  # type: ignore[no-untyped-call]
+        inputs = query_BHND, key_BHMD, value_BHMD, mask
+        attended = _ChunkedAttention.apply(*inputs, plan, rows, scale)  # type: ignore[no-untyped-call]
     return attended if attended.shape[-1] == width else attended[..., :width]
 
 
@@ -205,7 +208,10 @@ def rows_of_chunk(query_BHND: torch.Tensor, key_BHMD: torch.Tensor, max_scores: 
 
 
 class _ChunkedAttention(torch.autograd.Function):
-    """Attention of some queries after the other. Keeps query, key and value, and no scores, for backward."""
+    """Attention of some queries after the other. Keeps query, key and value, and no scores, for backward.
+
+    They are kept as they came, not as the plan wants them: what they are views of may be made again (`engine/lean.py`).
+    """
 
     @staticmethod
     def forward(
@@ -214,23 +220,26 @@ class _ChunkedAttention(torch.autograd.Function):
         key_BHMD: torch.Tensor,
         value_BHMD: torch.Tensor,
         mask: torch.Tensor | None,
+        plan: AttentionPlan,
         rows: int,
         scale: float,
     ) -> torch.Tensor:
         context.save_for_backward(query_BHND, key_BHMD, value_BHMD, mask)
-        context.rows, context.scale = rows, scale
-        attended = torch.empty_like(query_BHND)
-        for start in range(0, query_BHND.shape[2], rows):
+        context.plan, context.rows, context.scale = plan, rows, scale
+        query, key, value = (_as_planned(tensor, plan) for tensor in (query_BHND, key_BHMD, value_BHMD))
+        attended = torch.empty_like(query)
+        for start in range(0, query.shape[2], rows):
             part = slice(start, start + rows)
             attended[:, :, part] = functional.scaled_dot_product_attention(
-                query_BHND[:, :, part].contiguous(), key_BHMD, value_BHMD, _rows_of(mask, part), scale=scale
+                query[:, :, part].contiguous(), key, value, _rows_of(mask, part), scale=scale
             )
         return attended
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, grad_BHND: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
-        query, key, value, mask = context.saved_tensors
+        *given, mask = context.saved_tensors
+        query, key, value = (_as_planned(tensor, context.plan) for tensor in given)
         query_grad, key_grad, value_grad = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
         key, value = key.detach().requires_grad_(), value.detach().requires_grad_()
         for start in range(0, query.shape[2], context.rows):
@@ -244,7 +253,8 @@ class _ChunkedAttention(torch.autograd.Function):
             query_grad[:, :, part] = own[0]
             key_grad += own[1]
             value_grad += own[2]
-        return query_grad, key_grad, value_grad, None, None, None
+        width = given[0].shape[-1]
+        return query_grad[..., :width], key_grad[..., :width], value_grad[..., :width], None, None, None, None
 
 
 def _rows_of(mask: torch.Tensor | None, part: slice) -> torch.Tensor | None:

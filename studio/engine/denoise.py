@@ -48,6 +48,8 @@ _SCHEDULERS: Mapping[SchedulerName, tuple[type[SchedulerMixin], Mapping[str, Any
     "PNDM": (PNDMScheduler, {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}),
     "Euler": (EulerDiscreteScheduler, {"use_karras_sigmas": False}),
     "Euler a": (EulerAncestralDiscreteScheduler, {}),
+    # The times of Speed LoRAs (4 steps: 999, 749, 499, 249), which A1111 and ComfyUI call SGM uniform.
+    "Euler trailing": (EulerDiscreteScheduler, {"use_karras_sigmas": False, "timestep_spacing": "trailing"}),
     "DPM++ 2M": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "use_karras_sigmas": False}),
     "DPM++ 2M Karras": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True}),
     "UniPC": (UniPCMultistepScheduler, {"use_karras_sigmas": False}),
@@ -239,17 +241,17 @@ def denoise(
     settings: GenerationSettings,
     generator: torch.Generator,
 ) -> Iterator[DenoisingStep]:
-    """Yield each step: one for each of the timesteps that `set_timesteps` gave the scheduler.
+    """Yield each step: one for each of the timesteps that `set_timesteps` gave the scheduler. B may be several images.
 
     Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) where the guidance scale is above 1, in the part of
     the steps from `guidance_start` to `guidance_end` (Kynkäänniemi et al., arXiv 2404.07724); `embeddings_BND` holds
-    the negative embedding before the positive one, or the positive one alone.
+    the B negative embeddings before the positive ones, or the positive ones alone.
     """
     accepts_generator = "generator" in inspect.signature(scheduler.step).parameters
     step_options = {"generator": generator} if accepts_generator else {}
     guided_steps = guided_part(settings, len(scheduler.timesteps))
 
-    latents = noise_BCHW * scheduler.init_noise_sigma
+    latents, positive_BND = noise_BCHW * scheduler.init_noise_sigma, embeddings_BND[-len(noise_BCHW) :]
     for index, timestep in enumerate(scheduler.timesteps):
         sample = scheduler.scale_model_input(latents, timestep)
         if index in guided_steps:
@@ -257,7 +259,7 @@ def denoise(
             negative, positive = both[0].chunk(2)
             prediction = negative + settings.guidance_scale * (positive - negative)
         else:
-            prediction = unet(sample, timestep, encoder_hidden_states=embeddings_BND[-1:], return_dict=False)[0]
+            prediction = unet(sample, timestep, encoder_hidden_states=positive_BND, return_dict=False)[0]
         latents = scheduler.step(prediction, timestep, latents, return_dict=False, **step_options)[0]
         yield DenoisingStep(latents, sample, prediction, timestep)
 

@@ -140,9 +140,12 @@ class _Comparison:
         pair = ComparedPair(left=left.picture, right=right.picture, difference=_difference(left, right))
         self.change(pairs=(*before, pair))
 
-    def add_strip_picture(self, strength: float, settings: GenerationSettings) -> None:
-        made, left = self.make(settings), self.make(self.report.settings.pairs()[0][0])
-        picture = StripPicture(strength=strength, picture=made.picture, difference=_difference(left, made))
+    def add_strip_picture(self, number: int, settings: GenerationSettings) -> None:
+        pair, strength = divmod(number, len(self.report.settings.strip))
+        made, left = self.make(settings), self.make(self.report.settings.pairs()[pair][0])
+        picture = StripPicture(
+            strength=self.report.settings.strip[strength], picture=made.picture, difference=_difference(left, made)
+        )
         self.change(strip=(*self.report.strip, picture))
 
     def _generate(self, settings: GenerationSettings) -> _Made:
@@ -168,7 +171,7 @@ def run_comparison(
     watcher: RunWatcher | None = None,
     on_change: OnComparison = lambda _saved: None,
 ) -> SavedComparison:
-    """Make every pair, then the strength strip. An invalid image is reported and does not end the comparison.
+    """Make every pair, then the strength strip of each. An invalid image is reported and does not end the comparison.
 
     Args:
         outputs: a folder is made in it for this comparison.
@@ -182,7 +185,7 @@ def run_comparison(
     """
     if manager.facts is None:
         raise ModelError(_("No model is loaded. Choose one first."))
-    for choice in (*settings.left, *settings.right):  # before anything is written
+    for choice in (*settings.left, *settings.right, *settings.generation.loras):  # before anything is written
         manager.loras.read(choice.name)
     started_at = datetime.now().astimezone()
     comparison = _Comparison(
@@ -195,8 +198,8 @@ def run_comparison(
     try:
         for left, right in settings.pairs():
             comparison.add_pair(left, right)
-        for strength, generation in zip(settings.strip, settings.strip_generations(), strict=True):
-            comparison.add_strip_picture(strength, generation)
+        for number, generation in enumerate(settings.strip_generations()):
+            comparison.add_strip_picture(number, generation)
     except GenerationCancelledError:
         return comparison.change(finished=True, cancelled=True)
     return comparison.change(finished=True)

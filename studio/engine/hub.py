@@ -8,7 +8,8 @@ import logging
 import os
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -112,6 +113,62 @@ def find_hub_model(
     return HubSnapshot(current, folder, folder.name, (moved,) if current != repository else ())
 
 
+def find_hub_file(
+    repository: str,
+    name: str,
+    *,
+    progress: DownloadWatcher | None = None,
+    endpoint: str | None = None,
+    cache: Path | None = None,
+) -> Path:
+    """One file of a repository: the copy on this machine, without asking anyone; else a download of it alone.
+
+    Args:
+        progress, endpoint, cache: as `find_hub_model`.
+
+    Raises:
+        ModelError, DownloadCancelledError: as `find_hub_model`.
+    """
+    place = HubPlace(cache or Path(constants.HF_HUB_CACHE), repository)
+    reference = place.reference(DEFAULT_REVISION)
+    if reference.is_file() and (known := place.snapshot(read_text(reference).strip()) / name).is_file():
+        return known
+    at = endpoint or constants.ENDPOINT
+    commit, files = _checked(_ask(repository, DEFAULT_REVISION, at), repository)
+    if name not in files:
+        raise ModelError(_("{repository} has no file {name}.", repository=repository, name=name))
+    with _only_download(place):
+        place.folder.mkdir(parents=True, exist_ok=True)
+        assert_room(place, commit, [files[name]])
+        Download(place, commit, at, [files[name]], progress or DownloadWatcher()).run()
+        write_atomically(reference, commit.encode())
+    return place.snapshot(commit) / name
+
+
+@contextmanager
+def _only_download(place: HubPlace) -> Iterator[None]:
+    """One program at a time fetches a repository.
+
+    Raises:
+        ModelError: where another one does.
+    """
+    place.lock.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ModelError(
+            _(
+                "Another program is downloading {repository} just now. Wait until it is done, then try again.",
+                repository=place.repository,
+            )
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def local_snapshot(place: HubPlace, revision: str, layout: ModelLayout = DIFFUSERS_LAYOUT) -> Path | None:
     """The complete copy of a revision on this machine; None where there is none."""
     reference = place.reference(revision)
@@ -130,17 +187,8 @@ def _download(place: HubPlace, revision: str, endpoint: str, watcher: DownloadWa
     commit, files = _checked(info, place.repository)
     if layout.index not in files:
         raise ModelError(_(layout.without_index, repository=place.repository))
-    place.lock.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(place.lock, timeout=0):
-            return _fetch_needed(place, commit, endpoint, files, watcher, revision=revision, layout=layout)
-    except Timeout as error:
-        raise ModelError(
-            _(
-                "Another program is downloading {repository} just now. Wait until it is done, then try again.",
-                repository=place.repository,
-            )
-        ) from error
+    with _only_download(place):
+        return _fetch_needed(place, commit, endpoint, files, watcher, revision=revision, layout=layout)
 
 
 def _fetch_needed(

@@ -2,14 +2,15 @@
 
 The base's weights are never changed. On a large model one hook on each layer adds the sum of all LoRAs that act, so
 there is no second copy of anything. On a small one each layer gets a sum of its own in place of its weights, which
-lie aside meanwhile: a few megabytes, and no hook to wait for. Several LoRAs are stacked along their rank: one pass,
+lie aside meanwhile: a few megabytes, and no hook to wait for; taken off, small sums are kept for the next time, so
+that base and LoRA in turn cost nothing beside the images. Several LoRAs are stacked along their rank: one pass,
 whatever their number. A layer that a DoRA changes always gets a sum: its weights change in length, not by an addition.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ from studio.core.language import _
 from studio.core.results import LoraUsed
 from studio.core.settings import LoraChoice
 from studio.engine.lora_file import LayerWeights, LoraWeights, modules_of, read_weights
-from studio.engine.memory import free_cuda_bytes
+from studio.engine.memory import SUM_LIMIT_BYTES, sum_limit
 from studio.engine.models import Components
 from studio.loras.keys import Part, layer_name
 from studio.loras.library import LoraLibrary, file_notes
@@ -51,9 +52,6 @@ class SeededDropout(nn.Module):
         return x * kept.div_(1 - self.probability)
 
 
-# A hook costs the same on every layer: nearly half of a small model's time, a few percent of a large one's. 64 MiB
-# is one percent of what Stable Diffusion 1.5 needs.
-SUM_LIMIT_BYTES = 64 * 2**20
 Changeable = nn.Linear | nn.Conv2d | nn.GroupNorm | nn.LayerNorm
 Stack = Sequence[tuple[LayerWeights, float]]  # with their strengths
 KEPT_FILES = 8  # read LoRAs that stay in memory: about 6 MB each at rank 8
@@ -89,21 +87,33 @@ class ConvUpdate:
 
 
 class WeightSum:
-    """Puts the changed weight and bias in the place of a layer's own until it is removed."""
+    """Puts the changed weight and bias in the place of a layer's own until it is removed; what lies aside is held."""
 
     def __init__(self, module: Changeable, stack: Stack) -> None:
-        self._module, self._base = module, module.weight.data
-        self._bias = module.bias.data if module.bias is not None else None
+        self._module, weight, bias = module, module.weight.data, module.bias
+        self._aside: dict[str, torch.Tensor] = {}
         with torch.inference_mode(False):
-            module.weight.data = changed_weight(self._base, stack).to(self._base.dtype)
-            if self._bias is not None and any(layer.bias is not None for layer, __ in stack):
-                module.get_parameter("bias").data = changed_bias(self._bias, stack).to(self._bias.dtype)
+            self._aside["weight"] = changed_weight(weight, stack).to(weight.dtype)
+            if bias is not None and any(layer.bias is not None for layer, __ in stack):
+                self._aside["bias"] = changed_bias(bias.data, stack).to(bias.dtype)
+        self.put()
 
-    def remove(self) -> None:
-        """Put the base's weight and bias back."""
-        self._module.weight.data = self._base
-        if self._bias is not None:
-            self._module.get_parameter("bias").data = self._bias
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self._aside.values())
+
+    def fits(self) -> bool:
+        """Whether the layer is still where it was, in the same precision."""
+        own, aside = self._module.weight, self._aside["weight"]
+        return (own.device, own.dtype) == (aside.device, aside.dtype)
+
+    def put(self) -> None:
+        """Change the layer; the base's weight and bias lie aside from now on."""
+        for name, tensor in self._aside.items():
+            parameter = self._module.get_parameter(name)
+            parameter.data, self._aside[name] = tensor, parameter.data
+
+    remove = put  # what lies aside is the base's then
 
 
 @torch.no_grad()
@@ -194,24 +204,15 @@ def read_lora(name: str, path: Path, components: Components) -> Lora:
 
 def _like(layer: LayerWeights, weight: torch.Tensor) -> LayerWeights:
     """On the device and in the precision of the weight that it changes."""
-
-    def moved(tensor: torch.Tensor | None) -> torch.Tensor | None:
-        return None if tensor is None else tensor.to(weight.device, weight.dtype)
-
-    return replace(
-        layer,
-        down=layer.down.to(weight.device, weight.dtype),
-        up=layer.up.to(weight.device, weight.dtype),
-        magnitude=moved(layer.magnitude),
-        factor=moved(layer.factor),
-        bias=moved(layer.bias),
-    )
+    place = (weight.device, weight.dtype)
+    moved: dict[str, Any] = {name: t.to(*place) for name, t in vars(layer).items() if isinstance(t, torch.Tensor)}
+    return replace(layer, **moved)
 
 
 def _changes(name: str, weights: LoraWeights, *, num_unet_layers: int) -> str:
     """How much of the model it is about."""
     unet = _(
-        "{num_changed} of the U-Net's {num_layers} layers ({share:.0f} %)",
+        "{num_changed} of the U-Net's {num_layers} layers ({share:.0f}%)",
         num_changed=len(weights.unet),
         num_layers=num_unet_layers,
         share=100 * len(weights.unet) / num_unet_layers,
@@ -221,11 +222,8 @@ def _changes(name: str, weights: LoraWeights, *, num_unet_layers: int) -> str:
     return _("{name} changes {unet}; the text encoder stays as it is.", name=name, unet=unet)
 
 
-class Attached(Protocol):
-    """What is attached to one layer."""
-
-    def remove(self) -> None:
-        """Take it off."""
+Acting = tuple[tuple[Lora, float], ...]  # with their strengths
+Attached = WeightSum | RemovableHandle  # to one layer
 
 
 @dataclass
@@ -236,8 +234,9 @@ class LoraLayers:
     library: LoraLibrary
     sum_limit_bytes: int | None = None
     _kept: dict[tuple[str, tuple[int, ...]], Lora] = field(default_factory=dict)
-    _active: tuple[tuple[Lora, float], ...] = ()
+    _active: Acting = ()
     _attached: list[Attached] = field(default_factory=list)
+    _sums: dict[Acting, list[WeightSum]] = field(default_factory=dict)  # of LoRAs that do not act now
 
     def use(self, choices: Sequence[LoraChoice]) -> tuple[LoraUsed, ...]:
         """Let exactly these act. Strength 0 is left out: it is the base, to the bit.
@@ -249,7 +248,7 @@ class LoraLayers:
             (self.read(name), strength) for name, strength in _summed(choices, self.library).items() if strength != 0
         )
         if wanted != self._active:
-            before, self._active = self._active, ()
+            before = self._active
             self._take_off()
             try:
                 self._attach(wanted)
@@ -282,7 +281,7 @@ class LoraLayers:
         """What changes the text encoder now; embeddings that were made in another state do not hold."""
         return tuple((lora.sha256, strength) for lora, strength in self._active if lora.text_encoder)
 
-    def _attach(self, wanted: Sequence[tuple[Lora, float]]) -> None:
+    def _attach(self, wanted: Acting) -> None:
         unet = stacks_by_layer([(lora.unet, strength) for lora, strength in wanted])
         text = stacks_by_layer([(lora.text_encoder, strength) for lora, strength in wanted])
         layers = [
@@ -293,24 +292,26 @@ class LoraLayers:
         if limit is None:
             limit = sum_limit(self.components.unet.device, self.components.unet.dtype)
         small = sum(layer.weight.nbytes for layer, __ in layers) <= limit
-        for layer, stack in layers:
-            self._attached.append(_attach(layer, stack, small=small))
-        self._active = tuple(wanted)
+        kept = self._sums.pop(wanted, [])
+        if kept and small and all(one.fits() for one in kept):
+            for one in kept:
+                one.put()
+            self._attached += kept
+        else:
+            for layer, stack in layers:
+                self._attached.append(_attach(layer, stack, small=small))
+        self._active = wanted
 
     def _take_off(self) -> None:
+        """Bring the base back, and keep the sums of what acted, the oldest only as long as there is room."""
+        sums = [one for one in self._attached if isinstance(one, WeightSum)]
+        if self._active and len(sums) == len(self._attached):
+            self._sums[self._active] = sums
         while self._attached:
             self._attached.pop().remove()
-
-
-def sum_limit(device: torch.device, dtype: torch.dtype) -> int:
-    """Up to how many bytes of weights get sums: on CUDA in float32 a quarter of the memory that is free.
-
-    There hooks cost a seventh of an image's time (docs/BENCHMARKS.md). In half precision a sum would round small
-    updates away.
-    """
-    if device.type != "cuda" or dtype != torch.float32:
-        return SUM_LIMIT_BYTES
-    return max(SUM_LIMIT_BYTES, free_cuda_bytes(device) // 4)
+        while sum(one.num_bytes for kept in self._sums.values() for one in kept) > SUM_LIMIT_BYTES:
+            del self._sums[next(iter(self._sums))]
+        self._active = ()
 
 
 def _summed(choices: Sequence[LoraChoice], library: LoraLibrary) -> dict[str, float]:

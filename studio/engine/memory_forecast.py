@@ -20,6 +20,7 @@ from studio.core.language import _
 from studio.core.text import gigabytes
 from studio.engine.attention import AttentionPlan, PlannedAttention, attention, rows_of_chunk
 from studio.engine.denoise import is_tiled, native_size
+from studio.engine.lean import LeanPasses
 from studio.engine.memory import free_bytes, total_bytes
 from studio.engine.model_files import TILE_PIXELS
 from studio.engine.models import Components
@@ -216,9 +217,11 @@ def count_training_step(
         parameter.requires_grad_(name.endswith(".to_q.weight"))
     if checkpointing:
         empty.enable_gradient_checkpointing()
-    count = MemoryCount()
+    count, lean = MemoryCount(), LeanPasses(empty)
     with count:
-        empty(*_inputs(empty, width=width, height=height, batch=batch))[0].sum().backward()
+        with lean.kept_leanly():
+            prediction = empty(*_inputs(empty, width=width, height=height, batch=batch))[0]
+        prediction.sum().backward()
     return count
 
 

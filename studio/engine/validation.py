@@ -21,7 +21,7 @@ from safetensors.torch import save
 
 from studio.core.errors import InvalidImageError
 from studio.core.files import write_atomically
-from studio.core.language import N_, _, number
+from studio.core.language import N_, _, percent
 from studio.core.results import Check
 from studio.core.settings import GenerationSettings
 
@@ -55,7 +55,7 @@ def check_latents(latents_BCHW: torch.Tensor) -> Fault | None:
     if bool(torch.isfinite(latents_BCHW.sum(dtype=torch.float32))):
         return None
     share = 100 * float((~torch.isfinite(latents_BCHW)).float().mean())
-    finding = _("{share:.3g} % of the latents are NaN or infinite.", share=share)
+    finding = _("{share:.3g}% of the latents are NaN or infinite.", share=share)
     return Fault("latents", finding, _(_PRECISION_ADVICE))
 
 
@@ -64,8 +64,8 @@ def check_decoded(decoded_CHW: torch.Tensor) -> Fault | None:
     finite = torch.isfinite(decoded_CHW)
     if not bool(finite.all()):
         bad = (~finite).flatten(1).float().mean(1).cpu()
-        shares = zip(_CHANNELS, (100 * float(share) for share in bad), strict=False)
-        where = ", ".join(f"{_(name)} {number(share, '.3g')} %" for name, share in shares if share)
+        shares = zip(_CHANNELS, map(float, bad), strict=False)
+        where = ", ".join(f"{_(name)} {percent(share, '.3g')}" for name, share in shares if share)
         return Fault("decoded", _("The VAE gave NaN or infinite values ({where}).", where=where), _(_PRECISION_ADVICE))
     largest = float(decoded_CHW.abs().max())
     if largest > DECODED_LIMIT:

@@ -20,6 +20,7 @@ _SAMPLERS: Mapping[str, tuple[str, str]] = {
     "PNDM": ("PLMS", "Automatic"),
     "Euler": ("Euler", "Automatic"),
     "Euler a": ("Euler a", "Automatic"),
+    "Euler trailing": ("Euler", "SGM Uniform"),
     "DPM++ 2M": ("DPM++ 2M", "Uniform"),
     "DPM++ 2M Karras": ("DPM++ 2M", "Karras"),
     "UniPC": ("UniPC", "Automatic"),
@@ -312,6 +313,8 @@ def _scheduler(written: Mapping[str, str], skipped: list[str]) -> dict[str, obje
         return {}
     if scheduler == "DPM++ 2M" and schedule_type.casefold() in ("karras", "automatic"):
         scheduler = "DPM++ 2M Karras"
+    elif scheduler == "Euler" and schedule_type.casefold() == "sgm uniform":
+        scheduler = "Euler trailing"
     elif schedule_type.casefold() not in _ORDINARY_SCHEDULE_TYPES:
         name = _short(schedule_type)
         skipped.append(_("The schedule type {name} is not known here for {sampler}.", name=name, sampler=scheduler))

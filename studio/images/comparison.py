@@ -65,7 +65,7 @@ class Difference(Record):
             return _("changes nothing visible: only the latents differ, barely")
         if self.changed_share < HARDLY_SHARE:
             return _("changes hardly anything: pixels differ by {pixels:.2g} of 255 on average", pixels=self.pixels)
-        return _("changes {percent:.0f} % of the pixels noticeably", percent=100 * self.changed_share)
+        return _("changes {percent:.0f}% of the pixels noticeably", percent=100 * self.changed_share)
 
 
 class ComparedPicture(Record):
@@ -86,7 +86,7 @@ class ComparedPair(Record):
 
 
 class StripPicture(Record):
-    """The right side at one strength, and how far it is from the left side."""
+    """The right side of a pair at one strength, and how far it is from the left side."""
 
     strength: float
     picture: ComparedPicture
@@ -123,6 +123,12 @@ class CompareReport(Record):
     def shown_right(self) -> str:
         """Likewise."""
         return shown_side(self.right_name)
+
+    @property
+    def strips(self) -> tuple[tuple[StripPicture, ...], ...]:
+        """The images by strength, pair by pair; older comparisons have those of the first pair alone."""
+        length = len(self.settings.strip) or len(self.strip)
+        return tuple(self.strip[start : start + length] for start in range(0, len(self.strip), length or 1))
 
     @property
     def num_finished(self) -> int:
@@ -325,11 +331,18 @@ def _pair_rows(saved: SavedComparison) -> list[GridRow]:
 
 
 def _strip_rows(saved: SavedComparison) -> list[GridRow]:
-    cells = [
-        Cell(_("strength × {strength:g}", strength=made.strength), _path(saved, made.picture))
-        for made in saved.report.strip
-    ]
-    return [GridRow(_("{side} by strength", side=saved.report.shown_right), cells)] if cells else []
+    rows = []
+    for strip in saved.report.strips:
+        cells = [
+            Cell(_("strength × {strength:g}", strength=made.strength), _path(saved, made.picture)) for made in strip
+        ]
+        title = _("{side} by strength", side=saved.report.shown_right)
+        if len(saved.report.strips) > 1:
+            made_with = strip[0].picture.settings
+            of_pair = _("{prompt} · seed {seed}", prompt=made_with.prompt, seed=made_with.seed)
+            title = f"{title} · {of_pair}"
+        rows.append(GridRow(title, cells))
+    return rows
 
 
 def _path(saved: SavedComparison, picture: ComparedPicture) -> Path | None:

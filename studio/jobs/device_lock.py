@@ -91,6 +91,17 @@ LOOK_FOR_DEVICE_SECONDS = 0.5
 
 
 @contextmanager
+def device_asked_for(user_data: UserData, purpose: str) -> Iterator[None]:
+    """Say that this process will want the device in the `with` block: the page's engine makes room meanwhile."""
+    lock = DeviceLock(user_data.device_lock)
+    lock.ask_for(purpose)
+    try:
+        yield
+    finally:
+        lock.withdraw()
+
+
+@contextmanager
 def device_turn(
     user_data: UserData, purpose: str, *, waiting: Callable[[str], None], given_up: Callable[[], bool]
 ) -> Iterator[None]:

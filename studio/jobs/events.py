@@ -15,7 +15,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError
 
 from studio.core.files import open_file
-from studio.core.records import Record
+from studio.core.records import KeptText, Record
 from studio.jobs.folder import RunState
 
 MAX_MEMORY_EVENTS = 600
@@ -77,14 +77,14 @@ class ProblemEvent(JobEvent):
 
     kind: Literal["problem"] = "problem"
     step: int
-    message: str
+    message: KeptText
 
 
 class NoteEvent(JobEvent):
     """Something that was decided or done, in a sentence."""
 
     kind: Literal["note"] = "note"
-    message: str
+    message: KeptText
 
 
 AnyJobEvent = StateEvent | ResumedEvent | MemoryEvent | ProblemEvent | NoteEvent

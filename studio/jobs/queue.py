@@ -4,7 +4,6 @@ A job that waits is changed at once. One that runs is asked through its run's fo
 process has ended. Nothing here starts or ends a process: that is the worker's.
 """
 
-import re
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +18,11 @@ from studio.core.paths import UserData
 from studio.core.records import Record
 from studio.jobs.database import change_job, changing, reading, set_line
 from studio.jobs.folder import JobFolder, RunRequest, ask, write_halt
-from studio.jobs.words import refusal
+from studio.jobs.words import refusal, short_title
 
 JobKind = Literal["train", "batch", "caption"]
 JobState = Literal["queued", "running", "paused", "stopped", "finished", "failed"]
 Asked = Literal["", "pause", "stop"]
-_MOMENT = re.compile(r"^\d{8}-\d{6}-")
 MAX_ATTEMPTS = 3  # a job that kills its own process every time must not hold up the others for ever
 
 
@@ -61,11 +59,11 @@ class Job(Record):
 
     @property
     def short_title(self) -> str:
-        """The title without the moment that names of runs begin with: `shoes-white`."""
-        return _MOMENT.sub("", self.title) or self.title
+        """What people call its run: `shoes-white`."""
+        return short_title(self.run)
 
     def __str__(self) -> str:
-        return _("Job {id} ({title})", id=self.id, title=self.title)
+        return _("Job {id} ({title})", id=self.id, title=self.short_title)
 
 
 _UNFINISHED: tuple[JobState, ...] = ("queued", "running", "paused", "stopped", "failed")
@@ -92,7 +90,7 @@ class JobQueue:
             for other in _jobs(connection, "where run_folder = ?", str(folder)):
                 if other.state in _UNFINISHED:
                     already = N_("The run {name} is in the queue already as job {id}, which is {state}. {advice}")
-                    raise refusal(already, other, name=folder.name, id=str(other.id))
+                    raise refusal(already, other, name=other.short_title, id=str(other.id))
             _keep_language(JobFolder(folder))
             _take_back(JobFolder(folder), "stop", "pause")  # of an earlier job, which ended before it heard them
             added = connection.execute(

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from studio.core.errors import RunError, StudioError, is_disk_full, system_error_message
-from studio.core.language import N_, _
+from studio.core.language import N_, _, said
 from studio.core.records import MOST_SECONDS
 from studio.core.text import duration
 from studio.jobs.events import EventWriter, JobEvent, NoteEvent, ProblemEvent, StateEvent
@@ -148,12 +148,12 @@ class JobReporter:
     def problem(self, message: str) -> None:
         """Something the user should know; the job goes on."""
         self.report(ProblemEvent(step=self._step, message=message))
-        self.print_line(message)
+        self.print_line(said(message))
 
     def note(self, message: str) -> None:
         """Something that was decided or done."""
         self.report(NoteEvent(message=message))
-        self.print_line(message)
+        self.print_line(said(message))
 
     def progress(self, message: str) -> None:
         """How far the preparation is: in the status alone."""

@@ -10,17 +10,19 @@ it keep which one is shown: every page names its own.
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from filelock import FileLock, Timeout
 
 from studio.core.files import move_to_trash
-from studio.core.language import _
+from studio.core.language import _, language
 from studio.core.paths import UserData
 from studio.core.records import Label, Record, label_or_none
 from studio.jobs.folder import BUSY_STATES, JobFolder, RunRequest, RunState, ask, set_label, status_or, write_halt
 from studio.jobs.queue import Job, JobKind, JobQueue
+from studio.jobs.words import short_title, title, titles
 from studio.jobs.worker import ensure_worker
 
 
@@ -40,14 +42,9 @@ class JobLine(Record):
     message: str
 
     @property
-    def title(self) -> str:
-        """What the lists call it: `White shoes · 20261125-220000-shoes`."""
-        return Label(name=self.name).over(self.job.title)
-
-    @property
     def short_title(self) -> str:
-        """`White shoes`, or the folder's name without the moment that it begins with."""
-        return self.name or self.job.short_title
+        """What people call it: `White shoes`."""
+        return short_title(self.job.run, Label(name=self.name))
 
 
 def job_lines(queue: JobQueue, *, num_ended: int | None = None) -> tuple[JobLine, ...]:
@@ -71,11 +68,6 @@ def _line(job: Job) -> JobLine:
         remaining_seconds=status.remaining_seconds if runs else None,
         message=status.message if runs else job.message,
     )
-
-
-def choices(names: Iterable[str], labels: Mapping[str, Label]) -> list[tuple[str, str]]:
-    """(what a list calls it, its name) of each."""
-    return [(labels[name].over(name) if name in labels else name, name) for name in names]
 
 
 def has_work(jobs: Iterable[JobLine]) -> bool:
@@ -107,6 +99,7 @@ class JobSession(Generic[FolderT]):
         self._known: Mapping[str, FolderT] = {}
         self._labels: Mapping[str, Label] = {}
         self._labels_of: tuple[int, int] = (-1, -1)
+        self._titles: dict[str, tuple[object, Mapping[str, str]]] = {}
 
     def jobs(self) -> tuple[JobLine, ...]:
         """The queue's lines, of all kinds; of jobs that ended the last ones.
@@ -135,6 +128,14 @@ class JobSession(Generic[FolderT]):
             labels = {folder.name: label_or_none(folder.label) for folder in folders if os.path.lexists(folder.label)}
             self._labels, self._labels_of = labels, (changed_at, len(folders))
         return self._labels
+
+    def titles(self, folders: Sequence[FolderT]) -> Mapping[str, str]:
+        """What lists call them, by their names, in the language that is spoken; made anew where one of them changed."""
+        labels, today = self.labels(folders), datetime.now().date()
+        key, kept = (self._labels_of, today), self._titles.get(language())
+        if kept is None or kept[0] != key:
+            kept = self._titles[language()] = key, titles(folders, labels)
+        return kept[1]
 
     def set_label(self, folder: FolderT, label: Label) -> None:
         """Name a folder, and note on it, in its report too; it may be being worked on.
@@ -219,11 +220,11 @@ class JobSession(Generic[FolderT]):
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            raise self._folder.error(_("{name} is being worked on. Stop it first.", name=folder.name)) from None
+            raise self._folder.error(_("{name} is being worked on. Stop it first.", name=title(folder))) from None
         lock.release()
         if job is not None:
             if job.state == "queued":
-                raise self._folder.error(_("{name} waits in the queue. Stop it first.", name=folder.name))
+                raise self._folder.error(_("{name} waits in the queue. Stop it first.", name=title(folder)))
             self.queue.remove(job.id)
         return move_to_trash(folder.root, without_trash=self.user_data.trash)
 
@@ -247,7 +248,7 @@ class JobSession(Generic[FolderT]):
             gone = _(
                 "There is no {noun} {name} any more: it was deleted or renamed. Choose another {noun}.",
                 noun=noun,
-                name=name,
+                name=titles([self._folder(self._parent / Path(name).name)], {})[Path(name).name],
             )
             raise error(gone)
         return found

@@ -62,6 +62,12 @@ class LoraLibrary:
         """The names alone, in order: no file is opened."""
         return tuple(sorted(self._files(), key=str.lower))
 
+    def usable_names(self) -> tuple[str, ...]:
+        """Those that a form offers: a card says of the others why they cannot be used."""
+        files = self._files()
+        there = [name for name in self.names() if files[name].is_file()]
+        return tuple(name for name in there if _is_usable(files[name], file_state(files[name])))
+
     def find(self, name: str) -> Path:
         """The file of a LoRA: by its name in the library, or a path to a `.safetensors` file elsewhere.
 
@@ -135,7 +141,13 @@ class LoraLibrary:
         if stem == path.stem:
             return name
         if _clean_name(stem) != stem:
-            raise LoraError(_broken_name(wanted[:NAME_LIMIT_BYTES]))
+            words = _(
+                'The name of a LoRA must have 1 to {limit} bytes, none of them < > : " / \\ | ? *, must neither begin '
+                "nor end with a dot, nor be a name of Windows’ own such as con, got {name!r}.",
+                limit=NAME_LIMIT_BYTES,
+                name=wanted[:NAME_LIMIT_BYTES],
+            )
+            raise LoraError(words)
         if alike(stem) in {alike(known.stem) for known in self._files().values() if known != path}:
             raise LoraError(_("The library has another LoRA named {stem}. Choose another name.", stem=stem))
         rename_with_files(path, target := path.with_name(f"{stem}{path.suffix}"))
@@ -183,9 +195,8 @@ class LoraLibrary:
         """
         size_bytes = path.stat().st_size
         for name, known in self._files().items():
-            if not known.is_file():  # a dangling link
-                continue
-            if known.stat().st_size == size_bytes and sha256_of(known) == sha256_of(path):
+            there = known.is_file()  # and no dangling link
+            if there and known.stat().st_size == size_bytes and sha256_of(known) == sha256_of(path):
                 return name
         return None
 
@@ -210,16 +221,6 @@ class LoraLibrary:
 def _clean_name(name: str) -> str:
     cut = _UNFIT_FOR_A_NAME.sub("_", name).encode(errors="ignore")[:NAME_LIMIT_BYTES]
     return unreserved(cut.decode(errors="ignore").strip(" .")) or "lora"
-
-
-def _broken_name(name: str) -> str:
-    """The rule of names."""
-    return _(
-        'The name of a LoRA must have 1 to {limit} bytes, none of them < > : " / \\ | ? *, must neither begin nor end '
-        "with a dot, nor be a name of Windows’ own such as con, got {name!r}.",
-        limit=NAME_LIMIT_BYTES,
-        name=name,
-    )
 
 
 def check_kind(header: WeightsHeader) -> None:
@@ -275,6 +276,11 @@ def _known_card(name: str, path: Path) -> LoraCard:
         return read_card(name, path)
 
 
+@lru_cache(maxsize=10_000)  # apart from the cards, of which fewer are kept
+def _is_usable(path: Path, _state: tuple[int, ...]) -> bool:
+    return not read_card(path.stem, path).problem
+
+
 @lru_cache(maxsize=256)  # a card may have a thumbnail of 400,000 characters
 def _read_once(name: str, path: Path, _state: tuple[int, ...], _language: str) -> LoraCard:
     return read_card(name, path)
@@ -317,10 +323,9 @@ def file_notes(header: WeightsHeader) -> tuple[str, ...]:
 
 def ends_note(layers: Sequence[str]) -> str:
     """Of layers outside the U-Net's blocks: sd-scripts looks into its blocks alone."""
-    joined = " " + _("and") + " "
     return _(
         "sd-scripts' own LoRA reader drops {layers}; A1111, Forge, ComfyUI and diffusers read all layers.",
-        layers=joined.join(layers),
+        layers=f" {_('and')} ".join(layers),
     )
 
 

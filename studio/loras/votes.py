@@ -67,7 +67,7 @@ class VoteCount(Record):
             verdict = _("{side} is preferred", side=self.right if low > 0.5 else self.left)
         return _(
             "{right}: {num_right}, {left}: {num_left}, no difference: {num_neither}. "
-            "{right} wins {low:.0f} to {high:.0f} % of decided votes (95 % confidence): {verdict}.",
+            "{right} wins {low:.0f} to {high:.0f}% of decided votes (95% confidence): {verdict}.",
             right=self.right,
             num_right=self.num_right,
             left=self.left,

@@ -4,7 +4,7 @@ Its settings are read again from its folder. No torch: the page reads them too.
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,6 @@ from studio.core.errors import DatasetError, FieldProblem, LoraError, RunError, 
 from studio.core.files import read_file, write_atomically
 from studio.core.language import N_, _
 from studio.core.paths import UserData, assets_folder, typed_path
-from studio.core.rules import nearest_setting
 from studio.core.settings import SHIPPED_DATASET, SHIPPED_MODEL, parse_settings
 from studio.datasets.checker import PictureChecker
 from studio.datasets.library import DatasetLibrary, safe_name
@@ -26,7 +25,7 @@ from studio.images.tokens import TokenCounter, tokenizer_of
 from studio.jobs.folder import RunStatus, write_status
 from studio.loras.library import NAME_LIMIT_BYTES, LoraLibrary
 from studio.training.folder import RunFolder
-from studio.training.presets import PRESETS
+from studio.training.presets import parse_assignments, speed_settings, unfit_for_speed
 from studio.training.settings import TrainingSettings
 
 MAX_LOST = 20  # of a table that names thousands of missing images, as many are named
@@ -132,42 +131,6 @@ def read_settings_file(file: Path) -> TrainingSettings:
 DIFFUSERS_STEM = "pytorch_lora_weights"
 
 
-def settings_from(preset: str | None, values: Mapping[str, object], assignments: Sequence[str]) -> TrainingSettings:
-    """A preset's settings, changed by options and by `name=value`.
-
-    Raises:
-        SettingsError: where there is no such preset or setting, or a value breaks its rule.
-    """
-    if preset is not None and preset not in PRESETS:
-        names = ", ".join(PRESETS)
-        raise SettingsError(_("preset must be one of {names}, got {preset!r}.", names=names, preset=preset))
-    changes = PRESETS[preset].changes if preset else {}
-    return parse_settings(TrainingSettings, {**changes, **values, **parse_assignments(assignments)})
-
-
-def parse_assignments(assignments: Sequence[str]) -> dict[str, object]:
-    """`rank=16` as a value; `none` is no value, and several prompts are separated by ` | `.
-
-    Raises:
-        SettingsError: where one is not of this form, or names no setting.
-    """
-    values: dict[str, object] = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        name = name.strip()
-        if not equals or name not in TrainingSettings.model_fields:
-            wrong = _("--set takes name=value, got {assignment!r}.", assignment=assignment)
-            near = nearest_setting(name, [TrainingSettings]).strip()
-            raise SettingsError(" ".join(filter(None, (wrong, near, _("`--list-settings` lists all names.")))))
-        value: object = text.strip()
-        if name == "validation_prompts":
-            value = () if value == "none" else tuple(part.strip() for part in text.split(" | ") if part.strip())
-        elif value == "none":
-            value = None
-        values[name] = value
-    return values
-
-
 def assert_consistent(settings: TrainingSettings) -> None:
     """See that values which are legal one by one make a training together.
 
@@ -176,7 +139,8 @@ def assert_consistent(settings: TrainingSettings) -> None:
     Raises:
         SettingsError: one sentence for each rule that is broken, naming both settings.
     """
-    values = {**settings.model_dump(), "steps_left": settings.max_train_steps - settings.lr_warmup_steps}
+    unfit, left = ", ".join(unfit_for_speed(settings)), settings.max_train_steps - settings.lr_warmup_steps
+    values = {**settings.model_dump(), "steps_left": left, "unfit": unfit}
     problems = [FieldProblem(_(text, **values), fields) for is_broken, text, fields in _rules(settings) if is_broken]
     if problems:
         error = SettingsError(" ".join(problem.text for problem in problems))
@@ -222,6 +186,14 @@ def _rules(settings: TrainingSettings) -> Iterator[tuple[bool, str, tuple[str, .
         ("caption_dropout", "train_text_encoder"),
     )
     yield from _rules_of_images(settings)
+    yield (
+        bool(unfit := unfit_for_speed(settings)),
+        N_(
+            "A Speed LoRA (objective) learns from the model's own images of whole captions, in float32: {unfit} must "
+            "stay at the default. Put it back, or choose the objective “images”."
+        ),
+        ("objective", *unfit),
+    )
 
 
 def _rules_of_images(settings: TrainingSettings) -> Iterator[tuple[bool, str, tuple[str, ...]]]:
@@ -271,7 +243,10 @@ def begin_run(settings: TrainingSettings, user_data: UserData) -> RunFolder:
     with about("model"):
         assert_model_there(settings.model)
     with about("prior_dataset", "dataset"):
-        settings = _with_whole_paths(settings, datasets=user_data.datasets)
+        settings = _with_whole_paths(settings, user_data)
+    with about("teacher_lora"):
+        for choice in settings.teacher_loras:
+            LoraLibrary(user_data.loras).find(choice.name)
     with about("dataset"):
         taken = take_snapshot(settings.dataset, user_data)
     with about("prior_dataset"):
@@ -322,10 +297,11 @@ def _assert_prompts(prompts: Sequence[str], library: LoraLibrary) -> None:
             raise SettingsError(words) from error
 
 
-def _with_whole_paths(settings: TrainingSettings, *, datasets: Path) -> TrainingSettings:
+def _with_whole_paths(settings: TrainingSettings, user_data: UserData) -> TrainingSettings:
     """A relative path is meant from here; the queue, and whoever resumes the run, work elsewhere."""
-    names = {"model": {SHIPPED_MODEL}, "dataset": DatasetLibrary(datasets).names()}
-    known = {**names, "prior_dataset": names["dataset"], "mask_folder": ()}
+    names = {"model": {SHIPPED_MODEL}, "dataset": DatasetLibrary(user_data.datasets).names()}
+    loras = LoraLibrary(user_data.loras).names()
+    known = {**names, "prior_dataset": names["dataset"], "mask_folder": (), "teacher_lora": loras}
     given = {name: str(getattr(settings, name)) for name in known}
     places = {name: typed_path(value) for name, value in given.items() if value and value not in known[name]}
     whole = settings.model_copy(update={name: str(path.resolve()) for name, path in places.items() if path.exists()})
@@ -348,3 +324,19 @@ def duplicate_run(run: RunFolder, user_data: UserData, assignments: Sequence[str
     """
     before = read_run_settings(run).model_dump()
     return begin_run(parse_settings(TrainingSettings, {**before, **parse_assignments(assignments)}), user_data)
+
+
+def begin_making_fast(run: RunFolder, lora: str, user_data: UserData, assignments: Sequence[str] = ()) -> RunFolder:
+    """A new run that distils a Speed LoRA from the model of another, and a LoRA that came of it.
+
+    Args:
+        lora: its name in the library, or its file.
+        assignments: changes of the new run's settings.
+
+    Raises:
+        SettingsError, DatasetError, RunError: as `duplicate_run`.
+    """
+    settings = speed_settings(read_run_settings(run), lora)
+    return begin_run(
+        parse_settings(TrainingSettings, {**settings.model_dump(), **parse_assignments(assignments)}), user_data
+    )

@@ -83,13 +83,15 @@ class NearestReported(Record):
 class ScoreEvent(StepBoundEvent):
     """What the images of a step score, and what those of the base did.
 
-    `nearest` has one entry an image, None where it is not valid; runs of before this was told have none.
+    `nearest` has one entry an image, None where it is not valid; runs of before this was told have none. `distances` of
+    a Speed LoRA are those of its images to its teacher's, as RMS of 255.
     """
 
     kind: Literal["score"] = "score"
     scores: ScoreSummary
     base: ScoreSummary
     nearest: tuple[NearestReported | None, ...] = ()
+    distances: tuple[float | None, ...] = ()
 
 
 class ReferenceEvent(JobEvent):

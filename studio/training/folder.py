@@ -11,7 +11,7 @@ from typing import ClassVar
 from studio.core.errors import RunError
 from studio.core.files import read_file, write_atomically
 from studio.core.language import N_, _
-from studio.core.records import Record
+from studio.core.records import KeptText, Record
 from studio.core.settings import PrecisionName
 from studio.jobs.folder import JobFolder
 from studio.training.settings import MixedPrecisionName
@@ -58,7 +58,8 @@ class TrainingPlan(Record):
 
     Attributes:
         resolution: in pixels, of a square with the area of each image.
-        gradient_checkpointing: whether activations are computed twice; `checkpointing_reason` says why.
+        gradient_checkpointing: whether all activations are computed twice; `checkpointing_reason` says why.
+        recomputed: the parts of the U-Net that are, where not all are: paths of its modules.
         precision: of the base's weights; what learns is float32 always.
         mixed_precision: what passes are computed in; `no` but on CUDA.
         prompts: of the validation images.
@@ -72,7 +73,8 @@ class TrainingPlan(Record):
 
     resolution: int
     gradient_checkpointing: bool
-    checkpointing_reason: str
+    checkpointing_reason: KeptText
+    recomputed: tuple[str, ...] = ()
     precision: PrecisionName
     mixed_precision: MixedPrecisionName
     prompts: tuple[str, ...]
@@ -89,7 +91,7 @@ class TrainingPlan(Record):
     device_name: str
     versions: dict[str, str]
     warmup_from_zero: bool = True
-    notes: tuple[str, ...] = ()
+    notes: tuple[KeptText, ...] = ()
 
 
 def write_plan(run: RunFolder, plan: TrainingPlan) -> None:
@@ -125,11 +127,23 @@ class PassFacts(Record):
     peak_bytes: int
 
 
+class CurvePoint(Record):
+    """What a batch takes where so much of the activations' memory is freed by gradient checkpointing.
+
+    Attributes:
+        percent: of what can be freed; 0 is off, 100 is on.
+    """
+
+    percent: int
+    seconds: float
+    peak_bytes: int
+
+
 class Offer(Record):
     """A change of settings, and what it would do, in words."""
 
     changes: dict[str, object]
-    effect: str
+    effect: KeptText
 
 
 class Preflight(Record):
@@ -140,6 +154,8 @@ class Preflight(Record):
         total_seconds: all of it: encoding, steps, held-out losses, images.
         limit_bytes: memory that there is for it.
         disk_bytes: what the run and its caches will need; free_disk_bytes: what is free.
+        curve: memory and time of a step for more and more gradient checkpointing; empty where it was not measured.
+        checkpointing_percent: where on the curve the training is.
         warnings: what would go wrong, in sentences.
     """
 
@@ -148,7 +164,7 @@ class Preflight(Record):
     num_pictures: int
     epochs: float
     gradient_checkpointing: bool
-    reason: str
+    reason: KeptText
     step_seconds: float
     encoding_seconds: float
     pictures_seconds: float
@@ -159,4 +175,6 @@ class Preflight(Record):
     disk_bytes: int
     free_disk_bytes: int
     offers: tuple[Offer, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[KeptText, ...]
+    curve: tuple[CurvePoint, ...] = ()
+    checkpointing_percent: float = 0.0

@@ -1,9 +1,14 @@
-"""Sets of changes to the settings' defaults, for what people train most."""
+"""Sets of changes to the settings' defaults, for what people train most; settings made of them."""
+
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from studio.core.language import N_
-from studio.core.settings import Settings
+from studio.core.errors import SettingsError
+from studio.core.language import N_, _
+from studio.core.rules import nearest_setting
+from studio.core.settings import Settings, parse_settings
+from studio.training.settings import TrainingSettings
 
 
 class Preset(Settings):
@@ -62,4 +67,95 @@ PRESETS: dict[str, Preset] = {
             "learning_rate": 2e-4,
         },
     ),
+    "speed": Preset(
+        title=N_("Speed LoRA"),
+        purpose=N_(
+            "The model's own images in 4 steps without guidance: it draws images of the dataset's captions, and the "
+            "LoRA learns from them."
+        ),
+        changes={
+            "objective": "few steps",
+            "targets": "as LCM-LoRA",
+            "rank": 16,
+            "learning_rate": 1e-3,
+            "lr_scheduler": "cosine",
+            "weight_decay": 0.0,
+            "max_train_steps": 160,
+            "train_batch_size": 16,
+            "gradient_accumulation_steps": 1,
+            "loss_type": "huber",
+            "huber_schedule": "constant",
+            "validation_steps": 80,
+            "held_out_steps": 40,
+            "checkpointing_steps": 40,
+        },
+    ),
 }
+IMAGES_PER_STEP = 16  # of a Speed LoRA's training
+
+
+def speed_settings(settings: TrainingSettings, lora: str) -> TrainingSettings:
+    """Of a run that makes the LoRA of another run fast: its model, captions and size, the rest from the preset.
+
+    Args:
+        settings: of the run that the LoRA came of.
+        lora: its name in the library, or its file.
+    """
+    kept = ("model", "prediction_type", "dataset", "trigger_word", "resolution", "seed", "cpu", "tf32", "save_dtype")
+    seen = ("num_validation_images", "validation_prompts", "validation_seed", "validation_inference_steps", "wandb")
+    batch = min(settings.train_batch_size, IMAGES_PER_STEP)
+    own = {
+        "name": f"{settings.name[:70]} 4 steps",
+        "teacher_lora": lora,
+        "teacher_guidance_scale": settings.validation_guidance_scale,  # of the images that were looked at
+        "train_batch_size": batch,
+        "gradient_accumulation_steps": max(1, IMAGES_PER_STEP // batch),
+    }
+    taken = {name: getattr(settings, name) for name in (*kept, *seen)}
+    return parse_settings(TrainingSettings, {**PRESETS["speed"].changes, **taken, **own})
+
+
+_AT_DEFAULT = ("train_text_encoder", "shuffle_caption", "prior_dataset", "mask_folder", "mixed_precision")
+
+
+def unfit_for_speed(settings: TrainingSettings) -> tuple[str, ...]:
+    """The settings with which no Speed LoRA can be trained; none of another run's."""
+    fields = TrainingSettings.model_fields
+    changed = (name for name in _AT_DEFAULT if getattr(settings, name) != fields[name].default)
+    return tuple(changed) if settings.makes_speed_lora else ()
+
+
+def settings_from(preset: str | None, values: Mapping[str, object], assignments: Sequence[str]) -> TrainingSettings:
+    """A preset's settings, changed by options and by `name=value`.
+
+    Raises:
+        SettingsError: where there is no such preset or setting, or a value breaks its rule.
+    """
+    if preset is not None and preset not in PRESETS:
+        names = ", ".join(PRESETS)
+        raise SettingsError(_("preset must be one of {names}, got {preset!r}.", names=names, preset=preset))
+    changes = PRESETS[preset].changes if preset else {}
+    return parse_settings(TrainingSettings, {**changes, **values, **parse_assignments(assignments)})
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, object]:
+    """`rank=16` as a value; `none` is no value, and several prompts are separated by ` | `.
+
+    Raises:
+        SettingsError: where one is not of this form, or names no setting.
+    """
+    values: dict[str, object] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        name = name.strip()
+        if not equals or name not in TrainingSettings.model_fields:
+            wrong = _("--set takes name=value, got {assignment!r}.", assignment=assignment)
+            near = nearest_setting(name, [TrainingSettings]).strip()
+            raise SettingsError(" ".join(filter(None, (wrong, near, _("`--list-settings` lists all names.")))))
+        value: object = text.strip()
+        if name == "validation_prompts":
+            value = () if value == "none" else tuple(part.strip() for part in text.split(" | ") if part.strip())
+        elif value == "none":
+            value = None
+        values[name] = value
+    return values

@@ -163,7 +163,7 @@ def _objections(point: CheckpointPoint, lowest: float | None, *, white_backgroun
         ours, theirs = scores.whiteness.mean, base.whiteness.mean
         if ours < theirs - MAX_WHITENESS_LOSS:
             less_white = _(
-                "its backgrounds are less white than the base's ({ours:.2f} against {base:.2f})", ours=ours, base=theirs
+                "its backgrounds are less white than the base's ({ours:.0%} against {base:.0%})", ours=ours, base=theirs
             )
             found.append(less_white)
     return tuple(found)
@@ -214,9 +214,9 @@ def _praise(point: CheckpointPoint, lowest: float | None, used: set[str]) -> lis
     if scores is not None and "ground" in used and scores.whiteness is not None:
         mean, before = scores.whiteness.mean, base.whiteness.mean if base is not None and base.whiteness else None
         if before is None:
-            said.append(_("white backgrounds {mean:.2f}", mean=mean))
+            said.append(_("white backgrounds {mean:.0%}", mean=mean))
         else:
-            said.append(_("white backgrounds {mean:.2f} (base {before:.2f})", mean=mean, before=before))
+            said.append(_("white backgrounds {mean:.0%} (base {before:.0%})", mean=mean, before=before))
     if (loss := _loss(point)) is not None and lowest is not None:
         excess = _excess(loss, lowest)
         above = _("held-out loss {excess:.0%} above the lowest", excess=excess)

@@ -10,13 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from studio.core.errors import RunError
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.core.records import Label
 from studio.jobs.events import EventFollower, JobEvent, JobHistory, ResumedEvent, first_step_taken_back
 from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, pending_requests, status_or
 from studio.jobs.session import JobLine, JobSession, has_work
+from studio.loras.library import LoraLibrary
+from studio.training.begin import read_run_settings
 from studio.training.events import (
     EVENTS,
     CheckpointEvent,
@@ -126,6 +130,7 @@ def follow_run(path: Path) -> EventFollower[RunHistory]:
     return EventFollower(path, parse=EVENTS.validate_json, history=RunHistory)
 
 
+CHECKPOINT_LORA = "lora.safetensors"
 KEPT_FOLLOWERS = 48  # a page shows some runs as cards, and follows its own and those that it compares with it
 
 
@@ -143,6 +148,7 @@ class TrainingView:
         asked: what the run was asked for and has not taken up yet.
         problem: why queue or run could not be read, or that the run is gone, in a sentence.
         labels: what people call runs, by their names.
+        titles: what lists call them, likewise.
     """
 
     names: tuple[str, ...] = ()
@@ -154,6 +160,7 @@ class TrainingView:
     asked: frozenset[RunRequest] = frozenset()
     problem: str = ""
     labels: Mapping[str, Label] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
 
 
 class TrainingSession(JobSession[RunFolder]):
@@ -170,18 +177,19 @@ class TrainingSession(JobSession[RunFolder]):
         The name may come from a page: it is never taken for a path.
         """
         runs = self.folders()
-        names, labels = tuple(run.name for run in runs), self.labels(runs)
+        names = tuple(run.name for run in runs)
+        called: dict[str, Any] = {"labels": self.labels(runs), "titles": self.titles(runs)}
         jobs: tuple[JobLine, ...] = ()
         try:
             jobs = self.jobs()
             run = self.to_show(name, runs)
             status = status_or("failed", run) if run else None
         except RunError as error:  # of a queue that can be read the rest is true still
-            return TrainingView(names=names, jobs=jobs, active=has_work(jobs), problem=str(error), labels=labels)
+            return TrainingView(names=names, jobs=jobs, active=has_work(jobs), problem=str(error), **called)
         history = self.history(run) if run else None
         busy = status is not None and status.state in BUSY_STATES
         asked = pending_requests(run) if run and busy else frozenset()
-        return TrainingView(names, jobs, run, status, history, has_work(jobs) or busy, asked, labels=labels)
+        return TrainingView(names, jobs, run, status, history, has_work(jobs) or busy, asked, **called)
 
     def set_label(self, folder: RunFolder, label: Label) -> None:
         super().set_label(folder, label)
@@ -191,3 +199,65 @@ class TrainingSession(JobSession[RunFolder]):
     def history(self, run: RunFolder) -> RunHistory:
         """What a run reported up to now."""
         return self._follower(run).look()
+
+
+def lora_to_send(history: RunHistory) -> tuple[int, str] | None:
+    """Step and file of the LoRA that speaks for itself most: the proposed one, else the last one there is."""
+    proposal = history.proposal
+    if proposal is not None and proposal.lora:
+        return proposal.step, proposal.lora
+    known = loras_by_step(history)
+    trained = [event.step for event in history.samples if event.step > 0]
+    step = trained[-1] if trained else max(known, default=0)
+    return (step, known[step]) if step else None
+
+
+def loras_by_step(history: RunHistory) -> dict[int, str]:
+    """The file of the LoRA of every step that has one: that of its images, else that of its checkpoint."""
+    saved = {event.step: f"{event.folder}/{CHECKPOINT_LORA}" for event in history.checkpoints}
+    return saved | {event.step: event.lora for event in history.samples if event.step > 0}
+
+
+def lora_of(run: RunFolder, history: RunHistory, step: int | None = None) -> tuple[int, Path]:
+    """Step and file of a LoRA of the run: of that step, else of the one that goes on from here.
+
+    Raises:
+        RunError: where the run has none yet, or its file is gone.
+    """
+    found = lora_to_send(history) if step is None else (step, loras_by_step(history).get(step, ""))
+    if found is None:
+        raise RunError(_("No LoRA yet: wait for the first images, or press “Sample now”."))
+    at, reported = found
+    try:
+        file: Path = run.file(reported) if reported else run.root
+    except FileNotFoundError:
+        file = run.root
+    if not file.is_file():
+        said = (
+            _(
+                "The LoRA of step {step:,} is no longer in {folder}: {file} is gone.",
+                step=at,
+                folder=run.root,
+                file=reported,
+            )
+            if reported
+            else _("The LoRA of step {step:,} is no longer in {folder}: its file is gone.", step=at, folder=run.root)
+        )
+        raise RunError(said)
+    return at, file
+
+
+def add_to_library(run: RunFolder, history: RunHistory, library: LoraLibrary, step: int | None = None) -> str:
+    """Put a LoRA of a run into the library, where it is not there already; its name there.
+
+    Args:
+        step: whose LoRA; the best one's where None.
+
+    Raises:
+        RunError: where there is none, or its file is gone.
+        LoraError, WeightsFileError: where the file is damaged.
+        OSError: where the library cannot be written.
+    """
+    at, file = lora_of(run, history, step)
+    known = library.name_of_copy(file)
+    return known or library.add(file, name=f"{read_run_settings(run).name} step {at}").name

@@ -7,18 +7,20 @@ from pydantic import Field, model_validator
 
 from studio.core.language import N_, _
 from studio.core.rules import MismatchError
-from studio.core.settings import SEED_MAX, SHIPPED_MODEL, FileName, PredictionType, PromptText, Settings
+from studio.core.settings import SEED_MAX, SHIPPED_MODEL, FileName, ModelPath, PredictionType, PromptText
+from studio.training.speed import SpeedSettings
 
 TargetName = Literal[
     "attention",
     "attention + feed-forward",
     "attention + feed-forward + resnets",
     "attention + feed-forward + convolutions",
+    "as LCM-LoRA",
 ]
 OptimizerName = Literal["AdamW", "Prodigy"]
 LrSchedulerName = Literal["constant", "linear", "cosine", "cosine with restarts"]
 MixedPrecisionName = Literal["no", "bf16", "fp16"]
-CheckpointingChoice = Literal["auto", "on", "off"]
+CheckpointingChoice = Literal["auto", "on", "off", "part"]
 CropName = Literal["centre", "random"]
 LossTypeName = Literal["l2", "huber", "smooth_l1"]
 HuberScheduleName = Literal["constant", "exponential", "snr"]
@@ -26,21 +28,21 @@ SaveDtypeName = Literal["float16", "bfloat16", "float32"]
 TARGET_NAMES: tuple[TargetName, ...] = get_args(TargetName)
 
 
-class TrainingSettings(Settings):
+class TrainingSettings(SpeedSettings):
     """One training of a LoRA. Names are diffusers' and peft's."""
 
     name: FileName = Field(
         "lora",
         title=N_("Name"),
         description=N_("Name of the finished LoRA: letters, digits, spaces and . ( ) + - _."),
+        json_schema_extra={"group": ""},
     )
-    model: str = Field(
-        SHIPPED_MODEL, title=N_("Model"), min_length=1, description=N_("The base model, as in the model panel.")
-    )
+    model: ModelPath = Field(SHIPPED_MODEL, title=N_("Model"), description=N_("The base model, as in the model panel."))
     dataset: str = Field(
         min_length=1,
         title=N_("Dataset"),
         description=N_("A dataset from the Dataset tab, by name, a folder of images, or built-in:casual-shoes."),
+        json_schema_extra={"takes": ["folder"]},
     )
     cpu: bool = Field(
         False,
@@ -90,7 +92,7 @@ class TrainingSettings(Settings):
         description=N_(
             "Which layers of the U-Net learn: attention (128 in SD 1.5), feed-forward and "
             "projections too (192, as kohya does), resnets as well (backgrounds learn faster), "
-            "or all convolutions (sd-scripts drops two)."
+            "all convolutions (sd-scripts drops two), or those of LCM-LoRA, time embeddings too."
         ),
     )
     train_text_encoder: bool = Field(
@@ -152,9 +154,18 @@ class TrainingSettings(Settings):
         "auto",
         title=N_("Gradient checkpointing"),
         description=N_(
-            "Compute activations twice instead of keeping them: about a quarter slower, "
-            "gigabytes less. auto: only when memory is short."
+            "Compute activations again instead of keeping them: gigabytes less, up to 40% slower. "
+            "auto: as little as memory allows; part: as much as set below."
         ),
+    )
+    gradient_checkpointing_percent: Annotated[int, Ge(0), Le(100)] = Field(
+        70,
+        title=N_("Checkpointed part"),
+        description=N_(
+            "With part: percentage of the activations' memory to free. What is cheapest to compute "
+            "again goes first; 0 is off, 100 is on."
+        ),
+        json_schema_extra={"unit": "%", "step": 5},
     )
     seed: Annotated[int, Ge(0), Le(SEED_MAX)] = Field(
         42, title=N_("Seed"), description=N_("Seed for weights, order, noise and every other random choice.")
@@ -200,6 +211,7 @@ class TrainingSettings(Settings):
         "",
         title=N_("Regularisation images"),
         description=N_("A dataset or folder of images that must not change; one is mixed in for each training image."),
+        json_schema_extra={"takes": ["folder"]},
     )
     prior_loss_weight: Annotated[float, Ge(0), Le(10)] = Field(
         1.0,
@@ -210,6 +222,7 @@ class TrainingSettings(Settings):
         "",
         title=N_("Masks"),
         description=N_("A folder with a grey image of the same name for each image: white is learned, black is not."),
+        json_schema_extra={"takes": ["folder"]},
     )
     unmasked_weight: Annotated[float, Ge(0), Le(1)] = Field(
         0.1, title=N_("Weight outside masks"), description=N_("How much the black parts of a mask still count.")

@@ -2,8 +2,6 @@
 
 A field's title, description, bounds, type and choices say what its control is; its `json_schema_extra` (a `FormHint`)
 says the rest, all in English. A new field of a model is in its form without any change here.
-
-Below: what Generate, Compare and Batch share, which are LoRA rows, the size and the generation settings.
 """
 
 import re
@@ -20,7 +18,9 @@ from studio.core.language import N_, _
 from studio.core.rules import shown
 from studio.core.settings import GenerationSettings, LoraChoice, Settings, bounds
 from studio.core.text import template
+from studio.loras.speed import speed_of
 from studio.ui.shell.parts import QUIET, choice_options
+from studio.ui.shell.path_chooser import path_box
 
 _template = template("ui/templates/shell.html")
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?\d{1,40}\s*", re.ASCII)
@@ -41,6 +41,7 @@ class FormHint(Settings):
         placeholder: what an empty box stands for.
         lines: of a text that grows, at the least; a text without it has one line.
         step: makes it a slider that moves in such steps.
+        takes: of a path, as in `path_box`.
     """
 
     group: str | None = None
@@ -49,6 +50,7 @@ class FormHint(Settings):
     placeholder: str = ""
     lines: int = 0
     step: int | float | None = None
+    takes: tuple[str, ...] = ()
 
 
 def form_hint(field: FieldInfo) -> FormHint:
@@ -57,11 +59,10 @@ def form_hint(field: FieldInfo) -> FormHint:
 
 
 def form_groups(kind: type[Settings]) -> dict[str, tuple[str, ...]]:
-    """The names of the fields of each group, in the model's order, without the hidden ones and models inside."""
-    groups: dict[str, tuple[str, ...]] = {}
-    group = ""
-    for name, field in kind.model_fields.items():
-        hint = form_hint(field)
+    """The names of each group's fields in the model's order, inherited ones last, without hidden ones and models."""
+    groups, group = dict[str, tuple[str, ...]](), ""
+    for name in sorted(kind.model_fields, key=lambda name: name not in kind.__annotations__):
+        hint = form_hint(field := kind.model_fields[name])
         group = group if hint.group is None else hint.group
         if not hint.hidden and not _is_model(field):
             groups[group] = (*groups.get(group, ()), name)
@@ -146,11 +147,11 @@ def setting_control(
         return gr.Checkbox(bool(value), **common)
     if get_origin(field.annotation) is Literal:
         return gr.Dropdown(choice_options(get_args(field.annotation)), value=str(value), min_width=96, **common)
-    if field.annotation is str or get_origin(field.annotation) is tuple:
+    if hint.takes:
+        return path_box(str(value), takes=hint.takes, placeholder=_(hint.placeholder) or None, min_width=96, **common)
+    if field.annotation is str or get_origin(field.annotation) is tuple or holds_large_numbers(kind, name):
         size = {"lines": hint.lines, "max_lines": MAX_LINES} if hint.lines else {"max_lines": 1}
         return gr.Textbox(str(value), placeholder=_(hint.placeholder) or None, min_width=96, **size, **common)
-    if holds_large_numbers(kind, name):
-        return gr.Textbox(str(value), placeholder=_(hint.placeholder) or None, max_lines=1, min_width=96, **common)
     low, high = bounds(kind, name)  # all that settings may bring: Gradio refuses the whole form beyond a slider's ends
     if hint.step:
         assert isinstance(value, int | float)
@@ -164,8 +165,7 @@ def setting_control(
 
 def holds_large_numbers(kind: type[Settings], name: str) -> bool:
     """Whether it takes whole numbers that JavaScript would round: past 2^53."""
-    __, high = bounds(kind, name)
-    return high is not None and high > 2**53
+    return (bounds(kind, name)[1] or 0) > 2**53
 
 
 def is_optional(field: FieldInfo) -> bool:
@@ -223,6 +223,7 @@ def help_html(text: str) -> Markup:
     return _template("code_between_backticks", parts=text.split("`"))
 
 
+FormPart = Callable[[str], Component]
 NO_LORA: Final = N_("none")
 LORA_ROWS = 3  # more go into a prompt, as <lora:name:0.8>, or into a batch's column
 OWN_SIZE = "model's own"
@@ -260,7 +261,7 @@ def build_lora_rows(mode: str) -> dict[str, Component]:
     return {f"{part}_{i}": row[j] for i, row in enumerate(rows) for j, part in enumerate(("lora", "strength"))}
 
 
-def build_generation(mode: str, *, head: Callable[[SettingsForm], None] | None = None) -> SettingsForm:
+def build_generation(mode: str, *, speed: FormPart, head: Callable[[SettingsForm], None] | None = None) -> SettingsForm:
     """The generation settings of a mode but its prompts and LoRAs, the rarer ones folded away.
 
     Args:
@@ -272,6 +273,7 @@ def build_generation(mode: str, *, head: Callable[[SettingsForm], None] | None =
     else:
         _build_size_and_seed(form, mode)
     form.size_note = gr.HTML(elem_id=f"{mode}-size-note", elem_classes="size-note", padding=False)
+    form.fields["speed"] = speed(mode)
     form.rest()
     form.accordions()
     return form
@@ -312,7 +314,7 @@ def generation_values(settings: GenerationSettings) -> dict[str, object]:
         choice = settings.loras[i] if i < len(settings.loras) else None
         values[f"lora_{i}"] = choice.name if choice else NO_LORA
         values[f"strength_{i}"] = choice.strength if choice else 1.0
-    return values | {"size": size_text(settings)}
+    return values | {"size": size_text(settings), "speed": speed_of(settings)}
 
 
 def size_values(text: str) -> dict[str, int | None]:
@@ -323,8 +325,7 @@ def size_values(text: str) -> dict[str, int | None]:
     """
     if text == OWN_SIZE:
         return {"width": None, "height": None}
-    match = SIZE.fullmatch(text.strip())
-    if match is None:
+    if (match := SIZE.fullmatch(text.strip())) is None:
         given = shown(text.strip() or None)
         raise SettingsError(
             _("Size must be width × height in pixels, such as 512 × 768, got {given}.", given=given)

@@ -1,18 +1,22 @@
 """What a person decides of a batch's images: the dataset follows at once, and all of it can be taken back."""
 
+import io
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from studio.batches.folder import BatchFolder, begin_batch
+from studio.batches.folder import BatchFolder, begin_batch, read_batch_settings
 from studio.batches.ledger import ItemFacts, ItemRow, Ledger, RejectionRow, item_keys, read_items
-from studio.batches.outputs import tidy, write_metadata
+from studio.batches.outputs import tidy, write_metadata, write_sheets
 from studio.batches.plan import BatchPlan, open_plan
 from studio.batches.report import write_report
 from studio.batches.review import PER_PAGE, SCORES, ReviewQuery, decide, review
+from studio.batches.session import BatchSession
 from studio.batches.settings import BatchSettings
 from studio.core.errors import BatchError
 from studio.core.paths import UserData
@@ -187,3 +191,40 @@ def test_an_image_that_is_gone_is_not_rejected_and_can_be_made_again(folder: Bat
     assert states(folder)[0] == "done"
     decide(folder, plan_of(folder), 0, "again")
     assert states(folder)[0] == "again"
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < end, "it was not done in time"
+        time.sleep(0.02)
+
+
+def sheet_of(batch: BatchFolder) -> bytes:
+    return batch.contact_sheet.read_bytes() if batch.contact_sheet.is_file() else b""
+
+
+def test_the_sheets_follow_what_was_decided_once_and_apart(folder: BatchFolder) -> None:
+    session = BatchSession(UserData(folder.root.parent.parent))
+    write_sheets(folder, read_batch_settings(folder), plan_of(folder))
+    before = sheet_of(folder)
+    assert not session.view(folder.name).active
+    for item in (1, 2):
+        session.decide(folder, item, "reject")
+    assert sheet_of(folder) == before, "no press waits for it"
+    assert session.view(folder.name).active, "the page looks again, so that it shows the new one"
+    wait_for(lambda: not session.sheets.is_making(folder))
+    with Image.open(folder.contact_sheet) as one_image:
+        assert one_image.width < Image.open(io.BytesIO(before)).width
+    session.decide(folder, 1, "keep")
+    session.decide(folder, 2, "keep")
+    wait_for(lambda: not session.sheets.is_making(folder))
+    assert sheet_of(folder) == before
+
+
+def test_the_sheets_of_a_batch_that_runs_are_left_to_its_run(folder: BatchFolder) -> None:
+    session = BatchSession(UserData(folder.root.parent.parent))
+    write_status(folder, RunStatus(state="running", num_steps=4))
+    session.decide(folder, 1, "reject")
+    wait_for(lambda: not session.sheets.is_making(folder))
+    assert sheet_of(folder) == b""

@@ -18,6 +18,7 @@ from studio.core.paths import UserData
 from studio.jobs.events import EventWriter, MemoryEvent
 from studio.jobs.folder import RunState, RunStatus, take_requests, write_status
 from studio.jobs.queue import JobQueue
+from studio.jobs.words import title
 
 
 def make_batch(session: BatchSession, name: str, state: RunState = "new") -> BatchFolder:
@@ -68,7 +69,7 @@ def test_a_batch_that_is_gone_is_said_and_no_other_takes_its_place(session: Batc
     view = session.view(gone.name)
     assert (view.batch, view.status, view.names) == (None, None, (other.name,))
     assert [past.name for past in view.past] == [other.name]
-    assert f"There is no batch {gone.name} any more" in view.problem
+    assert f"There is no batch {title(gone)} any more" in view.problem
     shutil.rmtree(other.root)
     assert session.view(gone.name).problem == "", "where there are none at all, that is what is said"
 

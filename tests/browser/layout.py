@@ -1,5 +1,7 @@
 """What is wrong with the layout of a page as it stands: overlaps, clipped text, sideways scrolling."""
 
+from collections.abc import Mapping
+
 from playwright.sync_api import Page
 
 WIDTHS = (1024, 1280, 1440, 1920)
@@ -86,3 +88,23 @@ def layout_faults(page: Page) -> list[str]:
     """What overlaps, is clipped or reaches beyond the window, in words; of overlaps, what the window shows now."""
     faults: list[str] = page.evaluate(_MEASURE)
     return faults
+
+
+_CUT_NUMBERS = """(longest) => Object.entries(longest).flatMap(([id, text]) => {
+  const inputs = [...document.querySelectorAll(`#${id} input:is([type=number], [type=text]), #${id} textarea`)];
+  const pen = document.createElement("canvas").getContext("2d");
+  return inputs.filter((input) => input.checkVisibility({ visibilityProperty: true })).flatMap((input) => {
+    const style = getComputedStyle(input);
+    pen.font = style.font;
+    const room = input.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    const needed = pen.measureText(text).width;
+    const said = needed > room + 0.5 ? "cut" : "whole";
+    return [`${said} #${id} “${text}”: ${Math.ceil(needed)} of ${Math.floor(room)} px`];
+  });
+})"""
+
+
+def number_boxes(page: Page, longest: Mapping[str, str]) -> list[str]:
+    """Of each box that is seen whether it shows the longest text that it may hold, by its id: `cut …`, `whole …`."""
+    found: list[str] = page.evaluate(_CUT_NUMBERS, dict(longest))
+    return found

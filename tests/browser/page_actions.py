@@ -6,10 +6,18 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
+from studio.core.language import _, speaking
+
 ENGINE_SECONDS = 90  # to start: about 6, and more on a busy machine
 MANY_STEPS = 150  # long enough to do something in mid-run
 RUN_MILLISECONDS = 60_000
 FEW_STEPS = 3  # enough for a valid image
+
+
+def here(page: Page, words: str) -> str:
+    """A whole message of ours, in the language of the page."""
+    with speaking(page.evaluate("document.documentElement.lang")):
+        return _(words)
 
 
 def verdict(page: Page) -> Locator:
@@ -42,7 +50,7 @@ def expect_nothing_asked(*pages: Page, seconds: float = 3.0) -> None:
     asked: list[str] = []
     for page in pages:
         page.on("request", lambda request: asked.append(request.url))
-    for _ in range(5):  # a page that goes on asking is never still for so long
+    for _attempt in range(5):  # a page that goes on asking is never still for so long
         asked.clear()
         pages[0].wait_for_timeout(1000 * seconds)
         if not asked:
@@ -52,7 +60,8 @@ def expect_nothing_asked(*pages: Page, seconds: float = 3.0) -> None:
 
 def open_section(page: Page, name: str) -> None:
     """Open one of the folded sections."""
-    button = page.locator("button.label-wrap:visible", has_text=re.compile(rf"^\s*{re.escape(name)}\W*$"))
+    label = re.escape(here(page, name))
+    button = page.locator("button.label-wrap:visible", has_text=re.compile(rf"^\s*{label}\W*$"))
     expect(button).to_be_visible()
     if "open" not in (button.get_attribute("class") or "").split():
         button.click()
@@ -61,7 +70,7 @@ def open_section(page: Page, name: str) -> None:
 def fill(box: Locator, value: str) -> None:
     """Type into a box of a section that may just have been opened: for a moment Gradio still puts its default back."""
     expect(box).to_be_visible()
-    for _ in range(20):
+    for _attempt in range(20):
         box.fill(value)
         box.blur()
         box.page.wait_for_timeout(150)
@@ -126,7 +135,7 @@ def start_load(page: Page, model: str) -> None:
 
 def open_panel(page: Page, box: str = "model-box") -> Locator:
     """Press the model, or the device (`device-box`), in the line at the top."""
-    panel = page.get_by_role("dialog", name="Model and device")
+    panel = page.get_by_role("dialog", name=here(page, "Model and device"))
     page.locator(f"[data-panel={box}]").click()
     expect(panel).to_be_visible()
     expect(panel.locator("#model-choices li").first).to_be_visible()
@@ -135,18 +144,18 @@ def open_panel(page: Page, box: str = "model-box") -> Locator:
 
 def open_loras(page: Page) -> None:
     """Open the library of LoRAs."""
-    page.locator("#modes").get_by_role("tab", name="LoRA library", exact=True).click()
+    page.locator("#modes").get_by_role("tab", name=here(page, "LoRA library"), exact=True).click()
     expect(page.locator("#lora-box")).to_be_visible()
 
 
 def go_to_tab(page: Page, name: str) -> None:
     """Press one of the four tabs."""
-    page.get_by_role("tab", name=name, exact=True).click()
+    page.get_by_role("tab", name=here(page, name), exact=True).click()
 
 
 def open_mode(page: Page, name: str, *, idle: bool = True) -> None:
     """Press one of the modes of the Inference tab, whose controls are made at that moment; `idle` where it can run."""
-    page.locator("#modes").get_by_role("tab", name=name, exact=True).click()
+    page.locator("#modes").get_by_role("tab", name=here(page, name), exact=True).click()
     button = page.locator(f"#run-{name.split()[0].lower()}")
     expect(button).to_be_visible()
     if idle:
@@ -166,7 +175,7 @@ def set_field(page: Page, name: str, value: object) -> None:
 def tick(page: Page, name: str, *, on: bool) -> None:
     """Set a checkbox; as in `fill`, for a moment Gradio still puts its default back."""
     box = page.locator(f"#{name} input[type=checkbox]")
-    for _ in range(3):
+    for _attempt in range(3):
         box.set_checked(on)
         page.wait_for_timeout(150)
     expect(box).to_be_checked(checked=on)
@@ -204,7 +213,7 @@ def drop_files(page: Page, name: str, *files: Path) -> None:
 def _middle_at_rest(target: Locator) -> dict[str, float]:
     """Where an element's middle is, once what is above it has come and moves it no more."""
     before: dict[str, float] = {}
-    for _ in range(50):
+    for _attempt in range(50):
         target.scroll_into_view_if_needed()
         box = target.bounding_box()
         assert box is not None
@@ -299,7 +308,7 @@ def compare_to_end(page: Page, *prompts: str, steps: int = 5) -> None:
 
 def open_training(page: Page) -> None:
     """Go to the Training tab."""
-    page.get_by_role("tab", name="Training", exact=True).click()
+    go_to_tab(page, "Training")
     expect(page.locator("#start-training")).to_be_visible()
 
 

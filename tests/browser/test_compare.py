@@ -61,7 +61,7 @@ def test_the_form_as_it_opens_compares_the_base_with_the_lora_that_ships(studio:
     expect(state(page)).to_contain_text("Running.")
     expect(state(page)).to_contain_text("is finished: 2 pairs.", timeout=60_000)
     expect(finding(page)).to_contain_text(
-        re.compile(r"white-ground changes \d+ % of the pixels noticeably, on average of 2 pairs\.")
+        re.compile(r"white-ground changes \d+% of the pixels noticeably, on average of 2 pairs\.")
     )
     left, right = slider_sources(page)
     assert left != right
@@ -138,7 +138,7 @@ def test_the_keys_vote_and_after_all_pairs_the_result_is_told(studio: RunningStu
         expect(page.locator(".vote-progress")).to_contain_text(f"Pair {number} of 3")
         page.keyboard.press(str(number))
     expect(result).to_contain_text(
-        re.compile(r"white-ground: \d, base: \d, no difference: 1\. white-ground wins \d+ to \d+ % of decided votes")
+        re.compile(r"white-ground: \d, base: \d, no difference: 1\. white-ground wins \d+ to \d+% of decided votes")
     )
     expect(page.locator(".vote-score")).to_be_in_viewport()
     expect(page.locator("#vote-ballot .card")).to_have_count(0)

@@ -8,10 +8,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Locator, Page, Route, expect
 
 from studio.core.paths import assets_folder
 from tests.browser.conftest import OpenPage
+from tests.browser.layout import WIDTHS, layout_faults
 from tests.browser.page_actions import (
     choose,
     drop_files,
@@ -374,6 +376,42 @@ def test_what_files_say_is_shown_as_text(page: Page, tmp_path: Path) -> None:
     assert page.title() != "run"
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_export_is_beside_the_images(studio: RunningStudio, open_page: OpenPage, source: Path, width: int) -> None:
+    page = open_page(studio, width=width)
+    go_to_tab(page, "Dataset")
+    open_path(page, source, pictures=11, used=9)
+    page.evaluate("scrollTo(0, 0)")
+    head, grid = page.locator("#dataset-export-box .label-wrap"), page.locator("#dataset-grid")
+    expect(head).to_be_in_viewport(ratio=1)
+    box, images = head.bounding_box(), grid.bounding_box()
+    assert box is not None
+    assert images is not None
+    assert box["x"] >= images["x"] + images["width"]
+    head.click()
+    page.locator("#dataset-export").scroll_into_view_if_needed()
+    expect(page.locator("#dataset-export")).to_be_in_viewport(ratio=1)
+    assert layout_faults(page) == []
+
+
+def test_an_export_is_cropped_where_a_crop_was_moved(page: Page, source: Path, tmp_path: Path) -> None:
+    open_path(page, source, pictures=11, used=9)
+    open_section(page, "Export")
+    cropped = page.locator("#dataset-export-cropped input")
+    expect(cropped).not_to_be_checked()
+    press(page, "left/shoe 1.png")  # 521 × 540
+    page.locator("#dataset-picture .zoom").focus()
+    page.keyboard.press("Shift+ArrowUp")
+    expect(cropped).to_be_checked()
+    page.locator("#dataset-format").get_by_text("imagefolder").first.click()
+    set_field(page, "dataset-export-folder", tmp_path / "out")
+    page.locator("#dataset-export").click()
+    expect(page.locator("#dataset-export-words")).to_contain_text("9 images exported to", timeout=WAIT_MILLISECONDS)
+    [file] = (tmp_path / "out/train").glob("*shoe-1.png")
+    with Image.open(file) as image:
+        assert image.height < 540
+
+
 def test_two_pages_each_change_export_and_undo_their_own_dataset(
     studio: RunningStudio, open_page: OpenPage, source: Path, tmp_path: Path
 ) -> None:
@@ -495,6 +533,45 @@ def test_several_images_are_selected_tagged_starred_and_found_by_a_bar(page: Pag
         expect(word).to_have_attribute("aria-pressed", "false")
     page.keyboard.press("Escape")
     expect(bar).to_be_hidden()
+
+
+def test_keys_and_buttons_are_about_all_selected_images(page: Page, source: Path) -> None:
+    open_path(page, source, pictures=11, used=9)
+    press(page, "left/shoe 1.png")
+    thumbs(page).and_(page.locator("[data-key='left/shoe 5.png']")).click(modifiers=["Shift"])
+    page.keyboard.press("x")
+    see_summary(page, "6 will be trained on")
+    expect(page.locator(".toast-wrap")).to_contain_text("Done: excluded 3 images.")
+    expect(page.locator("#dataset-grid .badge.out")).to_have_count(3)
+    page.locator("#dataset-exclude").click()
+    see_summary(page, "9 will be trained on")
+    page.locator("#dataset-undo").click()
+    see_summary(page, "6 will be trained on")
+    page.keyboard.press("ControlOrMeta+z")
+    see_summary(page, "9 will be trained on")
+    page.locator(".cell", has=page.locator("[data-key='left/shoe 3.png']")).locator(".star").click()
+    expect(page.locator("#dataset-grid .star[aria-pressed=true]")).to_have_count(3)
+    expect(page.locator("#dataset-undo")).to_have_text("Undo: starred 3 images")
+    page.keyboard.press("Escape")
+    page.keyboard.press("x")
+    see_summary(page, "8 will be trained on")
+
+
+def test_an_image_that_is_opened_large_leads_through_the_grid(page: Page, source: Path) -> None:
+    open_path(page, source, pictures=11, used=9)
+    press(page, "left/shoe 1.png")
+    thumbs(page).and_(page.locator("[data-key='left/shoe 5.png']")).click(modifiers=["Shift"])
+    page.locator("#dataset-picture .zoom").click()
+    large = page.locator("dialog.lightbox img")
+    expect(page.locator("dialog.lightbox")).to_contain_text("of 11")
+    before = large.get_attribute("src")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#dataset-facts")).to_contain_text("left/shoe 3.png")
+    whole = page.locator("#dataset-picture .shown[data-key='left/shoe 3.png'] img").get_attribute("src")
+    assert whole != before
+    expect(large).to_have_attribute("src", str(whole))
+    page.keyboard.press("Escape")
+    expect(page.locator(".selected-bar")).to_contain_text("3 selected")
 
 
 def test_the_crop_is_dragged_over_the_image(page: Page, source: Path) -> None:

@@ -297,6 +297,23 @@ def test_a_past_picture_is_shown_large_and_its_settings_are_used_again(page: Pag
     expect(large.get_by_text("A past image.")).to_have_count(0)
 
 
+def test_a_past_image_that_is_opened_large_leads_through_the_strip(page: Page) -> None:
+    generate_quickly(page, "golden slippers", seed=4321)
+    generate_quickly(page, "brown boots", seed=5)
+    strip, shown = page.locator(".past-strip .past-open"), page.locator("#generate-pictures")
+    strip.nth(0).click()
+    expect(shown).to_contain_text("A past image.")
+    shown.locator(".zoom").click()
+    large = page.locator("dialog.lightbox img")
+    expect(large).to_have_attribute("alt", "brown boots")
+    page.keyboard.press("ArrowRight")
+    expect(large).to_have_attribute("alt", "golden slippers")
+    expect(strip.nth(1)).to_have_attribute("aria-current", "true")
+    expect(large).to_have_attribute("src", str(shown.locator(".zoom img").get_attribute("src")))
+    page.keyboard.press("ArrowLeft")
+    expect(large).to_have_attribute("alt", "brown boots")
+
+
 def another_lora(folder: Path, name: str) -> Path:
     """The LoRA that ships under another name, with other metadata."""
     file = folder / f"{name}.safetensors"

@@ -352,10 +352,10 @@ def test_an_invalid_picture_fails_in_words_and_is_not_shown(
     wait_until_ready(page)
     run_to_end(page, "FAIL")
     expect(verdict(page)).to_contain_text("3 of 3 images are not valid")
-    expect(verdict(page)).to_contain_text("The VAE gave NaN or infinite values (green 100 %)")
+    expect(verdict(page)).to_contain_text("The VAE gave NaN or infinite values (green 100%)")
     for index in range(3):
         expect(page.locator(f"#card-{index}")).to_contain_text("invalid, not shown")
-        expect(page.locator(f"#card-{index} .bad").first).to_contain_text("green 100 %")
+        expect(page.locator(f"#card-{index} .bad").first).to_contain_text("green 100%")
     expect(page.locator(".card img").filter(visible=True)).to_have_count(0)
     rejected = [path.name[-len("seed42.json") :] for path in set(studio.user_data.rejected.glob("*.json")) - kept]
     assert sorted(rejected) == ["seed42.json", "seed43.json", "seed44.json"]

@@ -48,7 +48,7 @@ def told_events(folder: Path) -> list[AnyEvent]:
             events.append(score_event(step, step / 500, near("0.png", 0.1, likeness="as a copy"), near("1.png", 1.2)))
     lora = "samples/step-000300/lora.safetensors"
     shutil.copyfile(shipped_loras() / "white-ground.safetensors", folder / lora)
-    events.append(ProposalEvent(step=300, sentence="Step 300: white backgrounds 0.60.", sure=True, lora=lora))
+    events.append(ProposalEvent(step=300, sentence="Step 300: white backgrounds 60%.", sure=True, lora=lora))
     return [*events, FinishedEvent(files=("white-shoes.safetensors",), library_name="white-shoes")]
 
 

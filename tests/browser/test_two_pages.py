@@ -17,6 +17,7 @@ from studio.core.paths import UserData
 from studio.datasets.session import LAST_OPENED
 from studio.jobs.folder import REQUESTS, RunState, RunStatus, pending_requests, take_requests, write_status
 from studio.jobs.queue import JobQueue, JobState
+from studio.jobs.words import title
 from studio.loras.library import shipped_loras
 from studio.training.events import AnyEvent
 from studio.training.folder import RunFolder
@@ -136,7 +137,7 @@ def show_batches(prepared: Prepared, state: RunState) -> None:
         write_status(batch, RunStatus(state=state, step=1, num_steps=4))
         page.goto(prepared.studio.url)
         open_batch(page)
-        choose(page, "batch-run", batch.name)
+        choose(page, "batch-run", title(batch))
         expect(page.locator("#batch-files")).to_contain_text(batch.name)
 
 
@@ -255,12 +256,13 @@ def test_each_page_deletes_what_it_shows_after_one_question(prepared: Prepared, 
     one, two = prepared.pages
     for page, run in zip(prepared.pages, prepared.runs, strict=True):
         press(page, "training-delete")
-        expect(page.locator("#training-trash")).to_contain_text(f"Delete {run.name}?")
+        expect(page.locator("#training-trash")).to_contain_text(f"Delete {title(run)}?")
     press(one, "training-trash-not")
     expect(one.locator("#training-trash")).to_be_hidden()
     assert prepared.runs[0].settings.is_file()
+    called = title(prepared.runs[1])
     press(two, "training-trash-really")
-    expect(toast(two)).to_contain_text(f"{prepared.runs[1].name} is in the system's trash.")
+    expect(toast(two)).to_contain_text(f"{called} is in the system's trash.")
     expect(two.locator("#training-files")).to_contain_text(prepared.runs[0].name)
     expect(one.locator("#training-files")).to_contain_text(prepared.runs[0].name)
     assert prepared.runs[0].settings.is_file()
@@ -296,7 +298,7 @@ def test_a_run_that_is_gone_is_refused_and_no_other_takes_its_place(prepared: Pr
     page, (gone, other) = prepared.pages[0], prepared.runs
     shutil.move(gone.root, tmp_path / "moved")
     try:
-        expect(toast_after(page, "training-resume")).to_contain_text(f"There is no run {gone.name} any more")
+        expect(toast_after(page, "training-resume")).to_contain_text(f"There is no run {title(gone)} any more")
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         expect(page.locator("#training-state .problem")).to_contain_text("Choose another run.")
         expect(page.locator("#training-resume")).to_be_hidden()

@@ -54,6 +54,42 @@ def test_importing_the_app_loads_nothing_heavy() -> None:
     assert not loaded & heavy
 
 
+# Says, when torch is about to be imported, who waits for the device and whether garbage is collected; ends there.
+AT_TORCH = """
+import gc, sys
+from pathlib import Path
+from studio.cli.app import app
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            waiting = Path(sys.argv[1]).glob("device.waiting/*")
+            print(*(file.read_text() for file in waiting), gc.isenabled())
+            raise SystemExit
+
+sys.meta_path.insert(0, Finder())
+app([*sys.argv[2:], "--user-data", sys.argv[1]])
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("kind", ["train", "batch"])
+def test_a_job_asks_for_the_device_before_it_imports_torch(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / {"train": "runs", "batch": "batches"}[kind] / "shoes"
+    folder.mkdir(parents=True)
+    for name in ("settings.json", "batch.json"):
+        (folder / name).write_text("{}")
+    done = python("-c", AT_TORCH, str(tmp_path), kind, str(folder), folder=CHECKOUT_FOLDER)
+    assert "shoes" in done.stdout, done.stderr
+    assert done.stdout.split()[-1] == "False"
+
+
+@pytest.mark.process
+def test_generate_collects_no_garbage_while_it_imports_torch(tmp_path: Path) -> None:
+    done = python("-c", AT_TORCH, str(tmp_path), "generate", "shoes", folder=CHECKOUT_FOLDER)
+    assert done.stdout.split() == ["False"], done.stderr
+
+
 def test_nothing_else_imports_the_command_line() -> None:
     importing = re.compile(r"^\s*(from|import) studio\.cli\b", re.MULTILINE)
     paths = [path for path in STUDIO.rglob("*.py") if importing.search(path.read_text(encoding="utf-8"))]

@@ -51,7 +51,7 @@ def test_smoke_fails_when_an_image_is_not_valid(tmp_path: Path, model_copy: Path
     done = studio("smoke", "--steps", "4", "--model", str(model_copy), user_data=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "# Smoke test: FAIL: 3 of 3 images are not valid." in done.stdout
-    assert "blue 100 %" in done.stdout
+    assert "blue 100%" in done.stdout
     assert not list(tmp_path.glob("outputs/*/smoke-*/*.png"))
     assert len(list((tmp_path / "rejected").glob("*.png"))) == 3
 

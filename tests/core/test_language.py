@@ -33,12 +33,13 @@ from studio.core.language import (
     nearest_language,
     ngettext,
     number,
+    percent,
     preferred_language,
     said,
     speaking,
 )
 from studio.core.records import KeptText, Record
-from studio.core.text import counted
+from studio.core.text import counted, duration, gigabytes
 from tests.marked_messages import marked_catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,6 +95,22 @@ def test_babel_sees_every_message_that_is_marked() -> None:
         assert len(calls) == len(re.findall(r"\bgettext\(", script.read_text(encoding="utf-8"))), script.name
         unseen += [f"{script.name}: {text}" for text in calls if text not in seen]
     assert unseen == []
+
+
+def test_a_percentage_has_no_space_in_either_language() -> None:
+    spaced = re.compile(r"[\d}] %(?![%(}])")
+    said = [text for message in messages() for text in ((message,) if isinstance(message, str) else message)]
+    said += [str(entry.string) for tag in OTHERS for entry in translations(tag).values()]
+    assert [text for text in said if spaced.search(text)] == []
+    code = [
+        f"{path.relative_to(STUDIO)}: {part}"
+        for path in sorted(STUDIO.rglob("*.py"))
+        for part in re.findall(r"f\"[^\"\n]*\} %(?!H:)[^\"\n]*\"", path.read_text(encoding="utf-8"))
+    ]
+    assert code == []
+    for tag, seven in ((ENGLISH, "7.2%"), (PORTUGUESE, "7,2%")):
+        with speaking(tag):
+            assert percent(0.072, ".1f") == seven
 
 
 OTHERS = [tag for tag in LANGUAGES if tag != ENGLISH]
@@ -359,3 +376,13 @@ def test_a_kept_message_that_was_changed_by_hand_is_refused(stored: str) -> None
 
 def test_a_plain_text_of_an_older_studio_is_read() -> None:
     assert Note.model_validate_json('{"text": "It is {damaged}."}').text == "It is {damaged}."
+
+
+def test_numbers_of_what_is_said_later_are_written_as_whoever_reads_them_writes_them() -> None:
+    with for_later():
+        kept = _("{size} in {time}", size=gigabytes(3 * 2**29), time=duration(4.25))
+        alone = number(1991)
+    assert (kept, alone) == ("1.5 GB in 4.2 s", "1,991")
+    with speaking("pt-BR"):
+        assert said(kept).endswith("1,5 GB in 4,2 s")
+        assert said(alone) == "1.991"

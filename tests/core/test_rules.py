@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from studio.core import language
 from studio.core.errors import SettingsError
-from studio.core.rules import label_of, nearest_setting, rules_of, shown
+from studio.core.rules import label_of, labels_alone, nearest_setting, rules_of, shown
 from studio.core.settings import GenerationSettings, Settings, parse_settings
 from studio.training.settings import TrainingSettings
 
@@ -147,6 +147,12 @@ def portuguese(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 )
 def test_a_rule_is_said_in_the_language_that_is_spoken(name: str, value: object, said: str) -> None:
     assert problem_of(GenerationSettings, name, value) == said
+
+
+@pytest.mark.usefixtures("portuguese")
+def test_a_page_reads_the_label_alone() -> None:
+    with labels_alone():
+        assert problem_of(GenerationSettings, "num_inference_steps", 0) == "Passos deve ficar entre 1 e 150, mas é 0."
 
 
 @pytest.mark.usefixtures("portuguese")

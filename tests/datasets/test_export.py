@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from studio.datasets.checker import PictureChecker
 from studio.datasets.export import export_imagefolder, export_kohya, export_zip, metadata_line
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.reading import read_source
-from studio.datasets.snapshot import Snapshot, changed_since, make_snapshot, read_snapshot, write_snapshot
+from studio.datasets.rows import fit_of
+from studio.datasets.snapshot import Snapshot, changed_since, make_snapshot, read_snapshot, sha256_of, write_snapshot
 from studio.datasets.source import DatasetRecipe, LayoutChoice
 from tests.datasets.bad_inputs import encoded, picture
 
@@ -167,6 +169,65 @@ def test_files_are_copied_to_the_byte_unless_they_need_conversion(snapshot: Snap
         assert clear.mode == "RGB"
         assert clear.getpixel((0, 0)) == (0, 0, 255)
     assert (tmp_path / "out/train/plain.png").is_file()
+
+
+WIDE, HIGH = 1400, 600
+
+
+def with_crops(snapshot: Snapshot) -> Snapshot:
+    """All wide, the first with its crop moved to the lower end; each pixel says where it lies."""
+    whole = Image.new("RGB", (WIDE, HIGH))
+    whole.putdata([(x % 256, y % 256, x // 256 * 16 + y // 256) for y in range(HIGH) for x in range(WIDE)])
+    entries = []
+    for entry in snapshot.entries[:3]:
+        path = Path(entry.path).with_name(f"wide {Path(entry.path).name}.png")
+        path.write_bytes(encoded(whole, "PNG"))
+        kept = {"path": str(path), "sha256": sha256_of(path), "width": WIDE, "height": HIGH}
+        entries.append(entry.model_copy(update={**kept, "key": path.name, "focus": None if entries else (0.5, 0.99)}))
+    return Snapshot(snapshot.header, tuple(entries))
+
+
+def part_of(path: Path) -> tuple[int, ...]:
+    """Left, top, right and bottom of the part of the whole image that a file holds."""
+    with Image.open(path) as image:
+        corners = [image.getpixel(place) for place in ((0, 0), (image.width - 1, image.height - 1))]
+    (left, top), (right, bottom) = [
+        (red + 256 * (blue // 16), green + 256 * (blue % 16))
+        for red, green, blue in corners  # type: ignore[misc]
+    ]
+    assert (right + 1 - left, bottom + 1 - top) == image.size
+    return left, top, right + 1, bottom + 1
+
+
+def trained_parts(snapshot: Snapshot) -> list[tuple[int, ...]]:
+    """What training keeps of each image."""
+    resolution = snapshot.header.recipe.resolution
+    return [
+        fit_of(WIDE, HIGH, resolution, step=None, square=False, focus=entry.focus).crop for entry in snapshot.entries
+    ]
+
+
+@pytest.mark.parametrize("export", [export_imagefolder, export_kohya, export_zip])
+def test_cropped_copies_hold_the_pixels_that_are_trained_on(
+    export: Callable[..., None], snapshot: Snapshot, tmp_path: Path
+) -> None:
+    wide, out = with_crops(snapshot), tmp_path / "out.zip"
+    export(wide, out, background=WHITE, cropped=True, progress=quiet)
+    if out.is_file():
+        with zipfile.ZipFile(out) as archive:
+            archive.extractall(tmp_path / "unpacked")
+    parts = sorted(map(part_of, tmp_path.rglob("*.png")))
+    assert parts == sorted(trained_parts(wide))
+    assert [part[3] for part in parts].count(HIGH) == 1, "one was moved to the lower end"
+    assert not any("crop" in path.read_text(encoding="utf-8") for path in tmp_path.rglob("metadata.jsonl"))
+
+
+def test_whole_images_have_a_column_that_says_where_a_moved_crop_lies(snapshot: Snapshot, tmp_path: Path) -> None:
+    wide = with_crops(snapshot)
+    export_imagefolder(wide, tmp_path / "out", background=WHITE, progress=quiet)
+    lines = (tmp_path / "out/train/metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["crop"] for line in lines] == [",".join(map(str, trained_parts(wide)[0])), "", ""]
+    assert {part_of(path) for path in (tmp_path / "out").rglob("*.png")} == {(0, 0, WIDE, HIGH)}
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(snapshot: Snapshot, tmp_path: Path) -> None:

@@ -78,6 +78,20 @@ def test_the_strip_grows_with_strength_and_makes_nothing_twice(manager: Pipeline
     assert saved.report.strip[2].picture == saved.report.pairs[0].right
 
 
+def test_every_pair_has_a_strip_of_its_own(manager: PipelineManager, tmp_path: Path) -> None:
+    asked = settings(prompts=("boots", "sandals"), num_seeds=2, strip=(0, 0.5))
+    saved = run_comparison(manager, asked, outputs=tmp_path)
+    assert len(saved.report.strips) == len(saved.report.pairs) == 4
+    for pair, strip in zip(saved.report.pairs, saved.report.strips, strict=True):
+        assert [made.strength for made in strip] == [0, 0.5]
+        assert strip[0].picture == pair.left
+        assert (strip[1].picture.settings.prompt, strip[1].picture.settings.seed) == (
+            pair.right.settings.prompt if pair.right else "",
+            pair.left.settings.seed,
+        )
+    assert asked.num_pictures == 4 * 3
+
+
 def test_what_is_there_is_saved_after_each_picture(manager: PipelineManager, tmp_path: Path) -> None:
     seen: list[tuple[int, bool]] = []
 

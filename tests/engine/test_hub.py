@@ -17,7 +17,14 @@ from huggingface_hub import close_session
 from studio.core.errors import DownloadCancelledError, ModelError
 from studio.core.paths import CHECKOUT_FOLDER, assets_folder
 from studio.core.settings import SHIPPED_MODEL
-from studio.engine.hub import DownloadProgress, DownloadWatcher, HubSnapshot, find_hub_model, unusable_proxy
+from studio.engine.hub import (
+    DownloadProgress,
+    DownloadWatcher,
+    HubSnapshot,
+    find_hub_file,
+    find_hub_model,
+    unusable_proxy,
+)
 from studio.engine.model_folder import PARTS
 from tests.engine.hub_server import FakeHub, fake_hub, files_of
 
@@ -111,6 +118,19 @@ def test_a_copy_of_another_program_is_used(hub: FakeHub, shipped: dict[str, byte
     assert snapshot_download(NAME, cache_dir=tmp_path, local_files_only=True) == str(found.folder)
     assert (found.folder / UNET).resolve().parent.name == "blobs"
     assert (tmp_path / "models--someone--shoes" / "refs" / "main").read_text() == commit
+
+
+def test_one_file_is_fetched_alone_and_found_again_without_asking_anyone(hub: FakeHub, tmp_path: Path) -> None:
+    hub.add("lcm/lora", {"README.md": b"# LCM", "pytorch_lora_weights.safetensors": b"weights"})
+    where = {"endpoint": hub.address, "cache": tmp_path}
+    file = find_hub_file("lcm/lora", "pytorch_lora_weights.safetensors", **where)
+    assert file.read_bytes() == b"weights"
+    assert hub.fetched() == ["pytorch_lora_weights.safetensors"]
+    hub.requests.clear()
+    assert find_hub_file("lcm/lora", "pytorch_lora_weights.safetensors", **where) == file
+    assert hub.requests == []
+    with pytest.raises(ModelError, match=r"lcm/lora has no file other\.safetensors"):
+        find_hub_file("lcm/lora", "other.safetensors", **where)
 
 
 def test_where_links_are_not_allowed_files_are_moved(

@@ -12,9 +12,11 @@ from torch import nn
 
 from studio.core.errors import LoraError, StudioError, WeightsFileError
 from studio.core.settings import GenerationSettings, LoraChoice, ModelSettings
-from studio.engine import lora_layers
+from studio.engine import lora_layers, memory
 from studio.engine.device import assert_precision
-from studio.engine.lora_layers import SUM_LIMIT_BYTES, sum_limit
+from studio.engine.lora_file import LayerWeights
+from studio.engine.lora_layers import WeightSum
+from studio.engine.memory import SUM_LIMIT_BYTES, sum_limit
 from studio.engine.pipeline import GeneratedImage, PipelineManager
 from studio.loras.library import LoraLibrary
 from tests.engine.lora_files import ALPHA, DIALECTS, RANK, Update, known_update, merged, save_half, save_kohya
@@ -336,8 +338,56 @@ def test_on_a_cpu_only_small_models_get_sums() -> None:
 
 
 def test_on_cuda_in_float32_a_quarter_of_the_free_memory_may_hold_sums(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lora_layers, "free_cuda_bytes", lambda device: 8 * 2**30)
+    monkeypatch.setattr(memory, "free_cuda_bytes", lambda device: 8 * 2**30)
     assert sum_limit(torch.device("cuda"), torch.float32) == 2 * 2**30
     assert sum_limit(torch.device("cuda"), torch.float16) == SUM_LIMIT_BYTES
-    monkeypatch.setattr(lora_layers, "free_cuda_bytes", lambda device: 2**20)
+    monkeypatch.setattr(memory, "free_cuda_bytes", lambda device: 2**20)
     assert sum_limit(torch.device("cuda"), torch.float32) == SUM_LIMIT_BYTES
+
+
+def test_a_lora_that_acted_before_acts_again_without_a_new_sum(
+    studio: PipelineManager, update: Update, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_kohya(folder / "again.safetensors", update)
+    if studio.loras.sum_limit_bytes == 0:
+        pytest.skip("hooks")
+    images = [studio.generate(with_loras(("again", 0.8)))]
+    base = studio.generate(SETTINGS)
+
+    def no_sum(*_: object) -> None:
+        pytest.fail("a sum was computed again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lora_layers, "changed_weight", no_sum)
+        images.append(studio.generate(with_loras(("again", 0.8))))
+        assert np.array_equal(studio.generate(SETTINGS).picture, base.picture)
+    assert np.array_equal(*(image.picture for image in images))
+    assert not np.array_equal(images[0].picture, base.picture)
+    images.append(studio.generate(with_loras(("again", 0.5))))
+    assert not np.array_equal(images[1].picture, images[2].picture)
+
+
+def test_sums_that_do_not_act_are_kept_while_there_is_room(
+    studio: PipelineManager, update: Update, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_kohya(folder / "room.safetensors", update)
+    if studio.loras.sum_limit_bytes == 0:
+        pytest.skip("hooks")
+    for strength in (0.1, 0.2, 0.3):
+        studio.loras.use((LoraChoice(name="room", strength=strength),))
+    studio.loras.use(())
+    num_bytes = sum(one.num_bytes for one in list(studio.loras._sums.values())[-1])
+    monkeypatch.setattr(lora_layers, "SUM_LIMIT_BYTES", 2 * num_bytes)
+    studio.loras.use((LoraChoice(name="room", strength=0.4),))
+    studio.loras.use(())
+    assert [strength for ((__, strength),) in studio.loras._sums] == [0.3, 0.4]
+
+
+def test_a_sum_does_not_fit_a_layer_that_is_in_another_precision_now() -> None:
+    layer = torch.nn.Linear(4, 4)
+    weights = LayerWeights(down=torch.ones(1, 4), up=torch.ones(4, 1), alpha=1.0)
+    attached = WeightSum(layer, [(weights, 1.0)])
+    attached.remove()
+    assert attached.fits()
+    layer.half()
+    assert not attached.fits()

@@ -20,7 +20,7 @@ def test_one_latent_that_is_not_finite_fails(value: float, dtype: torch.dtype) -
     latents[0, 2, 5, 7] = value
     fault = check_latents(latents)
     assert fault is not None
-    assert "0.0061 % of the latents are NaN or infinite" in fault.finding
+    assert "0.0061% of the latents are NaN or infinite" in fault.finding
 
 
 def test_infinities_of_both_signs_do_not_cancel_in_the_sum() -> None:
@@ -38,7 +38,7 @@ def test_one_channel_of_nan_is_named() -> None:
     decoded[1] = float("nan")
     fault = check_decoded(decoded)
     assert fault is not None
-    assert fault.finding == "The VAE gave NaN or infinite values (green 100 %)."
+    assert fault.finding == "The VAE gave NaN or infinite values (green 100%)."
 
 
 def test_an_inf_that_the_clamp_would_hide_fails() -> None:

@@ -19,8 +19,9 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
 from studio.core.paths import UserData
-from studio.training.begin import begin_run, settings_from
+from studio.training.begin import begin_run
 from studio.training.folder import RunFolder
+from studio.training.presets import settings_from
 from studio.training.torch.run import train_run
 
 # Every part of a checkpoint matters to these: dropout draws, momentum, a rate that changes each step, an order.

@@ -108,7 +108,7 @@ def test_a_change_of_few_pixels_is_hardly_any(pixels: float, words: str) -> None
 
 @pytest.mark.parametrize(("share", "percent"), [(0.01, 1), (0.126, 13), (1, 100)])
 def test_a_change_that_is_seen_is_told_in_per_cent(share: float, percent: int) -> None:
-    assert difference(9, share).words == f"changes {percent} % of the pixels noticeably"
+    assert difference(9, share).words == f"changes {percent}% of the pixels noticeably"
 
 
 def test_without_loras_a_side_is_the_base() -> None:
@@ -134,7 +134,7 @@ def test_cancelled_before_a_pair_is_said_to_be_so() -> None:
 
 def test_the_sentence_of_one_pair_tells_its_difference() -> None:
     assert report([pair(difference(12.345, 0.5, 0.25))]).sentence == (
-        "white-ground 0.8 changes 50 % of the pixels noticeably. "
+        "white-ground 0.8 changes 50% of the pixels noticeably. "
         "Mean difference: 12.3 of 255 in pixels, 0.25 in latents."
     )
 
@@ -142,7 +142,7 @@ def test_the_sentence_of_one_pair_tells_its_difference() -> None:
 def test_the_sentence_of_several_pairs_tells_their_means() -> None:
     pairs = [pair(difference(10, 0.2, 0.1)), pair(None), pair(difference(20, 0.4, 0.3))]
     assert report(pairs).sentence == (
-        "white-ground 0.8 changes 30 % of the pixels noticeably, on average of 2 pairs. "
+        "white-ground 0.8 changes 30% of the pixels noticeably, on average of 2 pairs. "
         "Mean difference: 15 of 255 in pixels, 0.2 in latents."
     )
 

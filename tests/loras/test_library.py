@@ -76,6 +76,7 @@ def test_a_card_has_what_the_file_tells(folder: Path, library: LoraLibrary) -> N
     }
     path = write_lora(folder / "a.v2.safetensors", rank=3, metadata=metadata)
     (card,) = library.cards()
+    assert library.usable_names() == ("a.v2",)
     assert (card.name, card.path, card.size_bytes, card.problem) == ("a.v2", path, path.stat().st_size, "")
     assert (card.title, card.description, card.trigger) == ("Shoes", "Draws shoes.", "a shoe")
     assert (card.base_model, card.rank, card.thumbnail) == ("sd-v1-5", 3, JPEG)
@@ -156,6 +157,7 @@ def test_bad_files_have_cards_with_their_reasons(folder: Path, library: LoraLibr
     assert "There is no file" in problems["link"]
     assert "is a web page" in problems["page"]
     assert "is a LoRA for Stable Diffusion XL" in problems["xl"]
+    assert library.usable_names() == (), "a form offers none of them"
 
 
 def test_a_card_with_a_problem_tells_its_size(folder: Path, library: LoraLibrary) -> None:

@@ -78,7 +78,7 @@ def test_before_the_first_decided_vote_the_sentence_says_so() -> None:
 
 def test_few_votes_do_not_decide() -> None:
     assert counted(2, 8, 1).sentence == (
-        "x: 8, base: 2, no difference: 1. x wins 49 to 94 % of decided votes (95 % confidence): not decided yet."
+        "x: 8, base: 2, no difference: 1. x wins 49 to 94% of decided votes (95% confidence): not decided yet."
     )
 
 

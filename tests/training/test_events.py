@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from studio.core.language import _, for_later, said, speaking
 from studio.jobs.events import EventWriter, MemoryEvent, NoteEvent, ProblemEvent, ResumedEvent, StateEvent
 from studio.training.events import (
     EVENTS,
@@ -196,3 +197,15 @@ def test_lines_of_two_threads_are_not_mixed(tmp_path: Path) -> None:
 def test_an_event_without_its_numbers_is_refused() -> None:
     with pytest.raises(ValidationError):
         EVENTS.validate_python({"kind": "step", "step": 1})
+
+
+def test_a_note_is_said_in_the_language_of_whoever_reads_it_and_one_of_before_as_it_was(tmp_path: Path) -> None:
+    writer = EventWriter(tmp_path / "events.jsonl")
+    with for_later():
+        note = _("The LoRA is in the library as {name}: choose it on the Inference tab.", name="shoes")
+    writer.report(NoteEvent(message=note))
+    writer.report(NoteEvent(message="as before"))
+    kept, plain = (event.message for event in read_events(tmp_path / "events.jsonl") if isinstance(event, NoteEvent))
+    with speaking("pt-BR"):
+        assert said(kept).startswith("A LoRA está na biblioteca como shoes")
+    assert (kept, plain) == (note, "as before")

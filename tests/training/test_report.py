@@ -17,9 +17,9 @@ from studio.core import language
 from studio.core.text import escape_markdown
 from studio.jobs.events import EventWriter, ResumedEvent, StateEvent
 from studio.jobs.folder import RunStatus
-from studio.training.begin import settings_from
 from studio.training.events import AnyEvent, CheckpointEvent, EffectEvent, StepEvent
 from studio.training.folder import RunFolder
+from studio.training.presets import settings_from
 from studio.training.report import standalone_html, write_report
 from studio.training.report.facts import worked_seconds
 from studio.training.report.outcome import LossChange
@@ -89,7 +89,7 @@ def test_both_forms_begin_with_what_came_out(tmp_path: Path) -> None:
     events = begun(held_out_event(0, 0.2, 0.2), *steps, held_out_event(400, 0.18, 0.15))
     run = make_run(tmp_path / "run", [*events, StateEvent(at=at(3200), state="finished")])
     assert_both_tell(
-        run, "Finished: 400 of 400 steps are done, in 53 min 20 s.", "−10.0 %", "−25.0 %", "Both losses improved"
+        run, "Finished: 400 of 400 steps are done, in 53 min 20 s.", "−10.0%", "−25.0%", "Both losses improved"
     )
     assert written(run)[0].splitlines()[2].startswith("Finished: 400 of 400")
 
@@ -100,7 +100,7 @@ def test_both_forms_begin_with_what_came_out(tmp_path: Path) -> None:
         (0.18, 0.15, "Both losses improved"),
         (0.2004, 0.15, "Only the training loss improved: the run is memorising"),
         (0.25, 0.15, "Only the training loss improved and the held-out loss got worse: the run is memorising"),
-        (0.2003, 0.1999, "Neither loss changed by more than 0.5 %"),
+        (0.2003, 0.1999, "Neither loss changed by more than 0.5%"),
         (0.25, 0.21, "Both losses got worse"),
         (0.18, 0.2, "Only the held-out loss improved"),
         (0.2, 0.22, "Nothing got better, and one side got worse"),
@@ -119,7 +119,7 @@ def test_losses_are_told_by_what_they_mean(
 def test_a_change_is_a_share_of_the_first_loss() -> None:
     change = LossChange(0.2, 0.15)
     assert change.share == pytest.approx(-0.25)
-    assert change.words == "from 0.2000 to 0.1500 (−25.0 %)"
+    assert change.words == "from 0.2000 to 0.1500 (−25.0%)"
 
 
 def test_an_earlier_better_step_is_named_with_its_nearest_checkpoint(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_an_earlier_better_step_is_named_with_its_nearest_checkpoint(tmp_path: P
         (run.checkpoints / f"step-{kept:06}").mkdir(parents=True)
     assert_both_tell(
         run,
-        "The held-out loss was lowest at step 300 (0.1500), +20.0 % since then. "
+        "The held-out loss was lowest at step 300 (0.1500), +20.0% since then. "
         "The nearest checkpoint on the disk is that of step 400.",
     )
 
@@ -227,7 +227,7 @@ def test_effects_checkpoints_problems_and_notes_are_told(tmp_path: Path) -> None
     (run.checkpoints / "step-000400").mkdir(parents=True)
     assert_both_tell(
         run,
-        "Cross-attention, up changed most: what was added has 3.4 % of the length of its weights.",
+        "Cross-attention, up changed most: what was added has 3.4% of the length of its weights.",
         "checkpoints/step-000400",
         "18.4 MB",
         "no longer",
@@ -278,7 +278,7 @@ def test_text_begins_no_list_and_no_heading(text: str) -> None:
 
 
 def test_numbers_stay_readable_in_markdown() -> None:
-    assert escape_markdown("0.15 of 3,000 (−7.2 %)") == "0.15 of 3,000 (−7.2 %)"
+    assert escape_markdown("0.15 of 3,000 (−7.2%)") == "0.15 of 3,000 (−7.2%)"
 
 
 def test_half_a_pair_of_surrogates_is_written_as_a_question_mark(tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_time_between_sessions_is_no_work() -> None:
 
 def test_of_two_looks_at_one_step_the_later_counts(tmp_path: Path) -> None:
     looks = [held_out_event(0, 0.2, 0.2), held_out_event(400, 0.9, 0.9), held_out_event(400, 0.1, 0.1)]
-    assert_both_tell(make_run(tmp_path / "run", looks), "from 0.2000 to 0.1000 (−50.0 %)")
+    assert_both_tell(make_run(tmp_path / "run", looks), "from 0.2000 to 0.1000 (−50.0%)")
 
 
 def test_memory_is_drawn_with_its_peak(tmp_path: Path) -> None:
@@ -502,7 +502,7 @@ def test_a_report_is_in_the_language_of_whoever_asks(tmp_path: Path, monkeypatch
     assert "⟦white backgrounds⟧ got worse" in markdown and 'class="state"' in (folder / "report.html").read_text(
         "utf-8"
     )
-    assert "0,34 %" in markdown and "noise_offset=0.1" in markdown, "numbers are the language's, commands are not"
+    assert "0,34%" in markdown and "noise_offset=0.1" in markdown, "numbers are the language's, commands are not"
 
 
 def test_places_in_a_drawing_are_the_same_in_every_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

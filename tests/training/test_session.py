@@ -10,6 +10,7 @@ from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.jobs.events import EventWriter
 from studio.jobs.folder import RunStatus, take_requests, write_status
+from studio.jobs.words import title
 from studio.training.events import StepEvent
 from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
@@ -49,7 +50,7 @@ def test_a_run_that_is_gone_is_said_and_no_other_takes_its_place(session: Traini
     shutil.rmtree(gone.root)
     view = session.view(gone.name)
     assert (view.run, view.status, view.names) == (None, None, (other.name,))
-    assert f"There is no run {gone.name} any more" in view.problem
+    assert f"There is no run {title(gone)} any more" in view.problem
     assert not view.active, "nothing is in the queue"
     with pytest.raises(RunError, match="it was deleted or renamed"):
         session.named(gone.name)

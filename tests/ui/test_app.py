@@ -17,6 +17,7 @@ from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
 from studio.images.gallery import History
 from studio.jobs.folder import RunStatus, write_status
+from studio.jobs.words import title
 from studio.loras.library import LoraLibrary
 from studio.training.folder import RunFolder
 from studio.training.presets import PRESETS
@@ -87,7 +88,7 @@ def test_a_page_whose_run_is_gone_says_so_and_shows_no_other(sessions: Sessions)
     shutil.rmtree(run_of(sessions, OLD).root)
     page = sessions.now(Selection(run=OLD))
     assert page.selection.run == OLD
-    assert f"There is no run {OLD} any more" in str(page.parts["training-state"])
+    assert f"There is no run {title(run_of(sessions, OLD))} any more" in str(page.parts["training-state"])
     assert "aria-current" not in str(page.parts["training-runs"])
     shutil.rmtree(run_of(sessions, NEW).root)
     assert sessions.now(Selection(run=OLD)).selection.run == "", "the next that is made will be shown"
@@ -106,7 +107,7 @@ def test_curves_are_drawn_as_each_page_was_told_and_once_for_each(
     pages = (Selection(run=OLD), Selection(run=OLD, log=True), Selection(run=NEW, compared=(OLD, NEW, "gone")))
     for _ in range(3):
         plots = [sessions.now(page).parts["training-plot"] for page in pages]
-        assert [OLD in str(plot) for plot in plots] == [False, False, True]
+        assert ["old · " in str(plot) for plot in plots] == [False, False, True]
     assert [options.log for options in drawn] == [False, True, False]
 
 

@@ -18,11 +18,14 @@ from studio.core.errors import SettingsError
 from studio.core.paths import UserData
 from studio.core.settings import GenerationSettings, parse_settings
 from studio.jobs.queue import JobQueue
+from studio.training.folder import RunFolder
 from studio.ui.batches import form as batch_form
 from studio.ui.batches import preview as batch_preview
 from studio.ui.forms import LORA_ROWS, form_groups, help_html
 from studio.ui.shell.commands import PreflightState
 from studio.ui.shell.parts import problem
+from studio.ui.shell.status import start_words
+from tests.ui.queued import job_line
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,7 @@ def test_every_setting_is_in_the_form_and_so_is_what_all_images_share(
     shared = {name for names in form_groups(GenerationSettings).values() for name in names} | {
         "negative_prompt",
         "size",
+        "speed",
     }
     rows = {f"{what}_{i}" for what in ("lora", "strength") for i in range(LORA_ROWS)}
     assert set(named) == own | shared | rows
@@ -133,7 +137,7 @@ def test_a_large_file_of_prompts_is_not_read_while_one_types(tmp_path: Path) -> 
     assert not batch_preview.is_too_large_to_follow(BatchSettings(prompts="boots", prompt_file="~nobody/at all"))
 
 
-def test_the_forecast_is_a_sentence_and_what_went_wrong_is_text() -> None:
+def test_the_forecast_is_a_sentence_and_what_went_wrong_is_text(tmp_path: Path) -> None:
     facts = PlanFacts(
         num_items=60,
         num_columns=0,
@@ -144,11 +148,19 @@ def test_the_forecast_is_a_sentence_and_what_went_wrong_is_text() -> None:
         bytes_per_picture=20_000,
         free_bytes=10**12,
     )
-    found = batch_preview.forecast_html(PreflightState(result_json=facts.model_dump_json()))
-    assert "60 images in 1 min 00 s (1.00 s each), ready at" in found
-    assert "&lt;b&gt;" in batch_preview.forecast_html(PreflightState(problem="<b>"))
-    assert "measured" in batch_preview.forecast_html(PreflightState(running=True))
-    assert "“Measure”" in batch_preview.forecast_html(PreflightState(result_json="{}"))
+    found = batch_preview.forecast_html(PreflightState(result_json=facts.model_dump_json()), ())
+    assert "60 images in 1 min 00 s (1.00 s each), " in found
+    assert 'data-seconds="60"' in found, "the page's script says when it is ready, and keeps that true"
+    ahead = [job_line(RunFolder(tmp_path), state=state) for state in ("running", "queued", "finished")]
+    assert "(after 2 jobs in the queue)" in batch_preview.forecast_html(
+        PreflightState(result_json=facts.model_dump_json()), ahead
+    )
+    assert batch_preview.ahead_html(ahead) == '<span hidden data-ahead="2"></span>'
+    assert 'data-ahead="2"' in batch_preview.line_html(60, None, jobs_before=2)
+    assert (start_words(ahead), start_words(ahead[2:])) == ("Add to queue", "Start")
+    assert "&lt;b&gt;" in batch_preview.forecast_html(PreflightState(problem="<b>"), ())
+    assert "measured" in batch_preview.forecast_html(PreflightState(running=True), ())
+    assert "“Measure”" in batch_preview.forecast_html(PreflightState(result_json="{}"), ())
 
 
 def test_a_grid_becomes_two_columns_and_one_seed_for_all(tmp_path: Path) -> None:
@@ -180,10 +192,10 @@ def test_a_grid_of_one_axis_or_of_seeds_needs_no_more() -> None:
 
 def test_a_forecast_carries_what_it_was_made_for_as_text() -> None:
     made_with = {"name": "x", "num_inference_steps": 3, "prompts": "<b>'\"", "unknown": 1}
-    html = batch_preview.forecast_html(PreflightState(running=True, form=made_with, number=7))
+    html = batch_preview.forecast_html(PreflightState(running=True, form=made_with, number=7), ())
     (found,) = re.findall(r'data-form="batch" data-made-for="([^"]*)" data-button="Measure"', html)
     assert json.loads(unescape(found)) == [["num_inference_steps", "Steps", 3], ["prompts", "Prompts", "<b>'\""]]
-    assert "made-for" not in batch_preview.forecast_html(PreflightState()), "nothing was measured"
+    assert "made-for" not in batch_preview.forecast_html(PreflightState(), ()), "nothing was measured"
 
 
 def finished_batch(session: BatchSession, **changes: object) -> None:

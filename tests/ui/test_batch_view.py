@@ -64,11 +64,13 @@ def test_what_came_out_is_shown_once_it_has_ended(tmp_path: Path) -> None:
 
 def test_past_batches_are_buttons_with_their_state(tmp_path: Path) -> None:
     past = (
-        PastBatch("20261126-021218-shoes", datetime(2026, 11, 26, 2, 12), RunStatus(state="finished", step=60)),
-        PastBatch(HOSTILE, None, RunStatus(state="failed", message=HOSTILE)),
+        PastBatch(
+            "20261126-021218-shoes", datetime(2026, 11, 26, 2, 12), RunStatus(state="finished", step=60), "shoes"
+        ),
+        PastBatch(HOSTILE, None, RunStatus(state="failed", message=HOSTILE), HOSTILE),
     )
     html = batch_view.past_html(BatchView(names=("a",) * 32, past=past))
-    assert 'data-name="20261126-021218-shoes"' in html
+    assert 'data-name="20261126-021218-shoes">shoes</button>' in html
     assert "2026-11-26 02:12" in html
     assert "finished" in html
     assert "not listed: 30" in html

@@ -71,7 +71,7 @@ def test_a_measurement_says_what_it_does_as_it_goes_in_the_part_and_in_the_heade
         words = render_preflight(state)["preflight-words"]
         assert callable(words)
         assert f"Now: {said}." in words()
-        assert f"Now: {said}." in forecast_html(state)
+        assert f"Now: {said}." in forecast_html(state, ())
         gate.touch()
         wait_for(lambda: not gate.exists())
     wait_for(lambda: not commands.preflight.state.running)

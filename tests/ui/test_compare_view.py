@@ -164,9 +164,9 @@ def test_what_changes_is_said_of_background_and_subject_where_all_pairs_tell_the
         )
         for share in (1.0, 0.8)
     )
-    assert re.findall(r"(\d+) % changed noticeably", said(one, other)) == ["90", "9"]
+    assert re.findall(r"(\d+)% changed noticeably", said(one, other)) == ["90", "9"]
     assert "Background" not in said(one, None)
-    assert "changes 50 % of the pixels" in said(one, None)
+    assert "changes 50% of the pixels" in said(one, None)
 
 
 def with_strengths(saved: SavedComparison, *strengths: float) -> EngineView:
@@ -179,12 +179,33 @@ def with_strengths(saved: SavedComparison, *strengths: float) -> EngineView:
 
 def test_a_slider_goes_through_the_strengths_that_were_made(saved: SavedComparison) -> None:
     view = with_strengths(saved, 0.0, 0.5, 1.0, 1.25)
-    html = compare_view.strip(view.comparison, view)
+    html = compare_view.strip(view.comparison, 0, view)
     assert 'min="0" max="3" step="1" value="2"' in html, "it begins at the strength of the training"
     assert html.count('class="frame zoom"') == 4 + 2
     assert html.count("data:image/png") == 4 + 1, "the large image is that of the row: nothing is sent twice"
     alone = with_strengths(saved, 1.0)
-    assert 'type="range"' not in compare_view.strip(alone.comparison, alone)
+    assert 'type="range"' not in compare_view.strip(alone.comparison, 0, alone)
+
+
+def test_the_slider_is_of_the_chosen_pair(saved: SavedComparison) -> None:
+    made = with_strengths(saved, 0.0, 1.0).comparison
+    assert made is not None
+    rights = [pair.right for pair in saved.report.pairs if pair.right]
+    both = [StripPicture(strength=by, picture=side) for side in rights for by in (0.0, 1.0)]
+    report = made.report.model_copy(update={"strip": tuple(both)})
+    view = EngineView(phase="ready", comparison=made.model_copy(update={"report": report}))
+    write_picture(saved.folder / "1-right.png", LEFT)
+    for number, colour in ((0, RIGHT), (1, LEFT)):
+        parts = shown(view, SelectedPair(comparison=saved.folder.name, number=number))
+        html = str(parts["compare-strip"])
+        assert f"{number + 1} · boots" in html
+        assert colour in first_colours(html.split('class="strip"')[1], saved.folder)
+
+
+def test_of_an_older_comparison_the_strip_of_its_first_pair_is_shown(saved: SavedComparison) -> None:
+    parts = shown(with_strengths(saved, 0.0, 1.0), SelectedPair(comparison=saved.folder.name, number=1))
+    assert "1 · boots" in str(parts["compare-strip"])
+    assert "not made" not in str(parts["compare-strip"])
 
 
 def running(saved: SavedComparison, num_pairs: int) -> EngineView:

@@ -137,6 +137,7 @@ def test_each_field_of_each_form_is_told_of_a_value_out_of_its_range_itself(page
     at_once = {name: value for name, value in wrong.items() if name not in refused} | {"new_seed": False}
     problems, elsewhere = press(page, whole, at_once)
     told = {ids[0]: text for text, ids in problems}
+    assert [text for text in told.values() if re.search(r"\([a-z]+(_[a-z]+)+\)", text)] == [], "of a page the labels"
     assert sorted(told) == sorted(str(controls[name].elem_id) for name in at_once if name in wrong)
     assert all(len(ids) == 1 and re.fullmatch(r".{10,}[.?]", text) for text, ids in problems)
     assert elsewhere == ""

@@ -2,11 +2,14 @@
 
 import os
 import sys
+import threading
 import time
+import webbrowser
 from pathlib import Path
 
 import pytest
 
+from studio.ui.shell import server
 from studio.ui.shell.parts import is_same_machine, open_folder, opening_command
 from studio.ui.shell.server import find_window_program
 
@@ -73,3 +76,22 @@ def test_a_window_of_its_own_is_opened_by_a_browser_that_can(tmp_path: Path, mon
     chromium.parent.mkdir(parents=True)
     chromium.write_bytes(b"")
     assert find_window_program("darwin", {}) == str(chromium)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the program is a script")
+@pytest.mark.parametrize(("ends", "opened"), [(1, ["http://127.0.0.1:7860"]), (0, [])])
+def test_where_the_browser_opens_no_window_the_page_opens_as_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: int, opened: list[str]
+) -> None:
+    program = tmp_path / "chromium"
+    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\nexit {ends}\n', encoding="utf-8")
+    program.chmod(0o755)
+    found: list[str] = []
+    monkeypatch.setattr(server, "find_window_program", lambda *_: str(program))
+    monkeypatch.setattr(webbrowser, "open", found.append)
+    before = set(threading.enumerate())
+    server.open_page("http://127.0.0.1:7860", window=True)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(20)
+    assert (tmp_path / "asked").read_text(encoding="utf-8") == "--app=http://127.0.0.1:7860\n"
+    assert found == opened

@@ -10,10 +10,13 @@ import pytest
 
 from studio.core.errors import SettingsError
 from studio.core.paths import assets_folder
-from studio.core.settings import SHIPPED_MODEL, SMOKE_PROMPTS, GenerationSettings, LoraChoice
+from studio.core.results import FailedImage, ImagesReport
+from studio.core.settings import SHIPPED_MODEL, SMOKE_PROMPTS, GenerationSettings, ImagesSettings, LoraChoice
+from studio.engine.process.view import EngineView
 from studio.ui.forms import OWN_SIZE, size_text, size_values
 from studio.ui.inference import compare
 from studio.ui.inference import generate_form as generate
+from studio.ui.inference.generate import render
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +166,29 @@ def test_the_prompts_that_a_form_begins_with_are_what_the_shipped_model_was_taug
     for prompt in (*SMOKE_PROMPTS, generate.FIRST_PROMPT):
         assert [word for word in re.findall(r"\w+|,", prompt) if f"{word}</w>" not in vocabulary] == [], prompt
         assert re.search("grey background|wooden floor|grass|street|studio", prompt), prompt
+
+
+def state_of(view: EngineView) -> tuple[str, str]:
+    """What is said of the last press, and where its images stand."""
+    parts = render(view, ())
+    state, images = parts["generate-state"], parts["generate-pictures"]
+    assert callable(state)
+    assert callable(images)
+    return state(), images()
+
+
+def test_a_press_that_an_error_ended_is_said_to_have_ended_and_not_to_be_ready() -> None:
+    settings = ImagesSettings(generation=GenerationSettings(prompt="x"), num_images=2)
+    none = ImagesReport(settings=settings)
+    said, images = state_of(EngineView(phase="ready", images=none, problem="The memory is full."))
+    assert "The memory is full." in said
+    assert "Ended early." in said
+    assert "No image was made." in said
+    assert "Ready." not in said
+    assert (images.count("not made"), images.count("not made yet")) == (2, 0), "nothing is on its way"
+    one = ImagesReport(settings=settings, images=(FailedImage(settings=settings.generation, error="e", checks=()),))
+    assert "0 of 2 images made, checked and saved. 1 not valid." in state_of(EngineView(phase="ready", images=one))[0]
+    images = state_of(EngineView(phase="loading", images=none))[1]
+    assert images.count("not made yet") == 2, "it begins when the model is loaded"
+    cancelled = none.model_copy(update={"finished": True, "cancelled": True})
+    assert "Ready." in state_of(EngineView(phase="ready", images=cancelled))[0]

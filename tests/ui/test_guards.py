@@ -37,6 +37,9 @@ OPEN_ROUTES = {
     "/theme.css",
     "/robots.txt",
     "/manifest.json",
+    "/icon.svg",
+    "/icon-192.png",
+    "/icon-512.png",
     "/gradio_api/login_check",
     "/gradio_api/login_check/",
 }

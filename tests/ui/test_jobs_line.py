@@ -86,8 +86,8 @@ def test_the_title_of_the_browsers_tab_tells_how_far_it_is(user_data: UserData) 
     idle = EngineView(phase="ready")
     assert title_words(lines_of(user_data), idle) == ""
     running_run(user_data, "shoes-white")
-    assert title_words(lines_of(user_data), idle) == "10 % training shoes-white"
+    assert title_words(lines_of(user_data), idle) == "10% training shoes-white"
     assert title_words((), EngineView(phase="generating")) == "generating"
     memory = MemorySample(process_bytes=1, system_available_bytes=1, system_total_bytes=2)
     step = Step(picture=1, num_pictures=3, step=5, num_steps=25, elapsed_seconds=1.0, memory=memory)
-    assert title_words((), EngineView(phase="generating", step=step)) == "40 % generating", "30 of 75 steps"
+    assert title_words((), EngineView(phase="generating", step=step)) == "40% generating", "30 of 75 steps"

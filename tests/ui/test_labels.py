@@ -24,6 +24,7 @@ from studio.engine.process.view import EngineView
 from studio.images.gallery import History, picture_name
 from studio.jobs.folder import JobFolder, RunStatus, write_status
 from studio.jobs.queue import JobQueue
+from studio.jobs.words import title
 from studio.loras.library import LoraLibrary
 from studio.training.folder import RunFolder
 from studio.training.report import write_report as write_training_report
@@ -130,7 +131,7 @@ def test_two_pages_name_the_run_that_each_shows_while_it_runs(page: gr.Blocks, p
     for name in (OLD, NEW):
         write_status(RunFolder(place.runs / name), RunStatus(state="running", step=1, num_steps=9))
     opened = one.open(selecting(run=OLD))
-    assert (opened["name"]["value"], opened["name"]["label"]) == ("", f"Name of {OLD}")
+    assert (opened["name"]["value"], opened["name"]["label"]) == ("", f"Name of {title(RunFolder(place.runs / OLD))}")
     two.open(selecting(run=NEW))
     assert one.save(HOSTILE, NOTE)["label"]["visible"] is False
     two.save("second", "")
@@ -164,7 +165,8 @@ def test_a_batch_is_named_as_a_run_is(page: gr.Blocks, place: UserData) -> None:
     assert view.labels[batch.name] == read_label(batch.label) == Label(name=HOSTILE, note=NOTE)
     parts = batch_view.render(view)
     choices: Any = parts["batch-run"]
-    assert choices["choices"] == [(f"{HOSTILE} · {batch.name}", batch.name)]
+    assert choices["choices"] == [(title(batch), batch.name)]
+    assert title(batch).startswith(f"{HOSTILE} · today ")
     assert choices["value"] == batch.name
     for html in (batch_view.state_html(view), batch_view.past_html(view)):
         assert "&lt;b&gt;*bold*&lt;/b&gt; &amp; “quoted”" in html
@@ -185,10 +187,9 @@ def test_a_name_stands_in_the_head_the_lists_the_queue_and_beside_other_runs(use
     head = str(state_html(view))
     assert '<b dir="auto">&lt;b&gt;*bold*' in head
     assert "second &lt;i&gt;line&lt;/i&gt;" in head
-    shown = f"&lt;b&gt;*bold*&lt;/b&gt; &amp; “quoted” | [link](x) · {OLD}"
-    assert shown in queue.queue_html(view.jobs, OLD)
+    assert escape(title(run)) in queue.queue_html(view.jobs, OLD)
     other = make_run(user_data.runs / "x", [], settings=SETTINGS.model_copy(update={"rank": 64}))
-    assert "&lt;b&gt;*bold*" in differences_html([run, other])
+    assert "&lt;b&gt;*bold*" in differences_html([run, other], view.titles)
     assert view.jobs[0].short_title == HOSTILE, "as the line at the top has it"
     assert view.names == (NEW, OLD, GONE)
 
@@ -232,11 +233,11 @@ def test_reports_take_the_name_and_the_note_of_now_as_text(user_data: UserData) 
         batches.set_label(batch, label)
         html = (run.root / "report.html").read_text(encoding="utf-8")
         markdowns = [path.read_text(encoding="utf-8") for path in (run.root / "report.md", batch.report)]
-        assert f"<title>Training of {escape(label.name or SETTINGS.name)}</title>" in html
+        assert f"<title>Training of {escape(label.name or 'old')}</title>" in html
         assert ('<p class="note"' in html) == bool(label.note)
         assert escape(label.note) in html
-        assert markdowns[0].startswith(f"# Training of {escape_markdown(label.name or SETTINGS.name)}\n")
-        assert markdowns[1].startswith(f"# {escape_markdown(label.name or batch.name)}\n")
+        assert markdowns[0].startswith(f"# Training of {escape_markdown(label.name or 'old')}\n")
+        assert markdowns[1].startswith(f"# {escape_markdown(label.name or 'boots')}\n")
         for markdown in markdowns:
             for line in filter(str.strip, label.note.splitlines()):
                 assert f"\n{escape_markdown(line)}\n" in markdown
@@ -255,7 +256,7 @@ def test_a_dataset_says_by_its_name_which_batch_it_came_from(user_data: UserData
     batches.set_label(batch, Label(name="<i>boots"))
     datasets = CheckedAtOnce(user_data, count_tokens=len)
     datasets.open_folder(str(batch.dataset))
-    assert f"in the batch &lt;i&gt;boots · {batch.name}." in summary(datasets, datasets.view)
+    assert "in the batch &lt;i&gt;boots · today " in summary(datasets, datasets.view)
     datasets.close()
 
 

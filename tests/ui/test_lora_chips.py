@@ -30,6 +30,11 @@ def test_each_lora_is_a_chip_and_what_cannot_be_used_says_why() -> None:
     assert (chips[4].index, chips[4].name) == (2, "<lora:ink:much>")
     assert "must be a number between -4 and 4" in chips[4].problem
     assert chips_of({"prompt": "boots", "lora_0": None}, NAMES) == []
+    assert chips_of(FORM, NAMES, broken=("gone", *NAMES))[:3] == [
+        chips[0],
+        Chip("row", 2, "gone", -1, "cannot be used: the LoRA library says why"),
+        chips[2],
+    ]
     html = chips_html(chips)
     assert html.count('class="chip bad"') == 3
     assert html.count('type="number"') == 2, "a strength is set of what can be used"

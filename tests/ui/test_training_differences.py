@@ -15,8 +15,8 @@ def with_changes(folder: Path, **changes: object) -> RunFolder:
 def test_only_what_differs_has_a_row_with_each_runs_value(tmp_path: Path) -> None:
     one = with_changes(tmp_path / "one", rank=8)
     two = with_changes(tmp_path / "two", rank=128, max_train_steps=3_000, name="other")
-    html = differences_html([one, two])
-    assert html.index("one") < html.index("two")
+    html = differences_html([one, two], {"two": "Second"})
+    assert html.index("one") < html.index("Second")
     assert '<th scope="col">Setting</th>' in html
     assert "<td>Rank</td><td>8</td><td>128</td>" in html
     assert "<td>400</td><td>3,000</td>" in html
@@ -25,15 +25,15 @@ def test_only_what_differs_has_a_row_with_each_runs_value(tmp_path: Path) -> Non
 
 def test_the_same_settings_are_said_to_be_the_same(tmp_path: Path) -> None:
     runs = [with_changes(tmp_path / name) for name in ("one", "two")]
-    assert "the same settings" in differences_html(runs)
-    assert differences_html(runs[:1]) == ""
+    assert "the same settings" in differences_html(runs, {})
+    assert differences_html(runs[:1], {}) == ""
 
 
 def test_hostile_values_are_text_and_damaged_settings_are_said(tmp_path: Path) -> None:
     one, two = with_changes(tmp_path / "one"), with_changes(tmp_path / "two", trigger_word="<b>x</b>")
-    assert "<b>x" not in differences_html([one, two])
+    assert "<b>x" not in differences_html([one, two], {})
     two.settings.write_text("{", encoding="utf-8")
-    assert "cannot be compared" in differences_html([one, two])
+    assert "cannot be compared" in differences_html([one, two], {})
 
 
 def test_values_are_words() -> None:

@@ -7,8 +7,8 @@ import pytest
 from studio.jobs.folder import RunStatus
 from studio.training.events import AnyEvent, ProposalEvent
 from studio.training.folder import RunFolder
-from studio.training.session import RunHistory, TrainingView
-from studio.ui.training.destinations import lead_to, lora_of, loras_by_step
+from studio.training.session import RunHistory, TrainingView, lora_of, loras_by_step
+from studio.ui.training.destinations import lead_to
 from studio.ui.training.end_card import end_card_html, verdict
 from studio.ui.training.images import Thumbnails
 from tests.training.told_runs import make_run, sample_event
@@ -35,10 +35,10 @@ def view_of(run: RunFolder, *events: AnyEvent, state: str = "finished") -> Train
 @pytest.mark.parametrize(
     ("white", "dataset", "sentence"),
     [
-        (0.97, 0.98, "White border 0.10 → 0.97, better than the base (dataset 0.98)."),
-        (0.02, 0.98, "White border 0.10 → 0.02, worse than the base (dataset 0.98)."),
-        (0.12, 0.98, "White border 0.10 → 0.12, like the base (dataset 0.98)."),
-        (0.97, 0.1, "Off centre 0.20 → 0.20, like the base (dataset 0.20)."),
+        (0.97, 0.98, "White border 10% → 97%, better than the base (dataset 98%)."),
+        (0.02, 0.98, "White border 10% → 2%, worse than the base (dataset 98%)."),
+        (0.12, 0.98, "White border 10% → 12%, like the base (dataset 98%)."),
+        (0.97, 0.1, "Off centre 20% → 20%, like the base (dataset 20%)."),
     ],
 )
 def test_the_verdict_is_a_sentence_about_the_score_that_says_most(white: float, dataset: float, sentence: str) -> None:
@@ -54,7 +54,7 @@ def test_before_and_after_stand_beside_the_verdict_and_its_reasons(run: RunFolde
     assert html.count("gradio_api/file=") == 2
     assert "Before: the base" in html
     assert "After: step 300" in html
-    assert "White border 0.10 → 0.90, better than the base." in html
+    assert "White border 10% → 90%, better than the base." in html
     assert "<b>Step 300 is recommended.</b> Held-out loss lowest." in html
     assert '<li class="outcome good">white backgrounds got better: 10% → 90%</li>' in html
     assert end_card_html(view_of(run, *events, proposal, state="running"), thumbnails) == ""

@@ -9,13 +9,14 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from studio.core.language import speaking
+from studio.core.language import _, for_later, speaking
 from studio.core.paths import UserData
+from studio.core.text import duration, gigabytes
 from studio.datasets.session import DatasetSession
 from studio.jobs.events import MemoryEvent, NoteEvent
 from studio.jobs.folder import RunRequest, RunState, RunStatus
 from studio.training.events import AnyEvent, EffectEvent, HeldOutEvent, ProposalEvent, StepEvent
-from studio.training.folder import Preflight, RunFolder
+from studio.training.folder import Offer, Preflight, RunFolder
 from studio.training.session import RunHistory, TrainingSession, TrainingView
 from studio.training.settings import TrainingSettings
 from studio.ui.forms import form_groups, section_slug
@@ -139,16 +140,26 @@ def test_every_text_where_nothing_is_yet_is_a_message(page: TrainingPage) -> Non
 def test_every_text_of_a_preflight_is_a_message() -> None:
     floats = ("step_seconds", "encoding_seconds", "pictures_seconds", "held_out_seconds", "total_seconds", "epochs")
     ints = ("batches_per_step", "peak_bytes", "limit_bytes", "disk_bytes", "free_disk_bytes")
+    with for_later():  # as the process that measures says it, whatever language is spoken where it is read
+        reason = _("Gradient checkpointing is on: only {size} are free.", size=gigabytes(3 * GIB // 2))
+        effect = _("{steps:,} steps: {time} less", steps=1500, time=duration(4.25))
     found = Preflight.model_validate(
         {**dict.fromkeys(floats, 2.0), **dict.fromkeys(ints, GIB), "num_steps": 3000, "num_pictures": 1991}
-        | {"gradient_checkpointing": False, "reason": "", "offers": (), "warnings": ()}
+        | {"gradient_checkpointing": False, "reason": reason, "warnings": (reason,)}
+        | {"offers": (Offer(changes={}, effect=effect),)}
+        | {"curve": [{"percent": p, "seconds": 2 + p / 100, "peak_bytes": (9 - p // 50) * GIB} for p in (0, 50, 100)]}
     )
     state = PreflightState(number=1, result_json=found.model_dump_json(), form={"rank": 8})
-    words = training_tab.render_preflight(state)["preflight-words"]
+    parts = training_tab.render_preflight(state)
+    words, offer = parts["preflight-words"], parts["preflight-offer-0"]
     assert callable(words)
+    assert isinstance(offer, dict)
+    assert offer["value"] == "⟦1.500 steps: ⟦4,2 s⟧ less⟧"
     html = words()
+    assert html.count("⟦Gradient checkpointing is on: only ⟦1,5 GB⟧ are free.⟧") == 2
     assert not_messages(Texts(html).found) == []
     assert "⟦3.000 ⟦steps⟧⟧ ≈ 2,0 s" in html
+    assert "⟦0% freed: 9,0 GB, 2,0 s a step⟧" in html
     assert "[&#34;rank&#34;, &#34;\\u27e6Rank\\u27e7&#34;, 8]" in html
 
 
@@ -181,7 +192,7 @@ def test_what_scores_say_is_a_key_and_its_words_are_messages() -> None:
     found = telling_score(history, scored)
     assert found is not None
     assert found[1] == "better"
-    assert verdict(history, scored)[1] == "⟦white border⟧ 0,10 → 0,97, ⟦better than the base⟧ ⟦(dataset 0,98)⟧."
+    assert verdict(history, scored)[1] == "⟦white border⟧ 10% → 97%, ⟦better than the base⟧ ⟦(dataset 98%)⟧."
 
 
 def test_each_language_has_a_plot_of_its_own_which_is_kept() -> None:
@@ -218,7 +229,7 @@ def test_why_a_step_is_proposed_is_found_in_whatever_language_it_was_told(senten
 
 def test_settings_that_differ_are_said_as_the_form_says_them(tmp_path: Path) -> None:
     crops = [SETTINGS.model_copy(update={"crop": crop, "prior_dataset": crop}) for crop in ("centre", "random")]
-    html = differences_html([make_run(tmp_path / crops[i].crop, [], settings=crops[i]) for i in (0, 1)])
+    html = differences_html([make_run(tmp_path / crops[i].crop, [], settings=crops[i]) for i in (0, 1)], {})
     assert "<td>⟦Crop⟧</td><td>⟦centre⟧</td><td>⟦random⟧</td>" in html
     assert "<td>⟦Regularisation images⟧</td><td>centre</td><td>random</td>" in html
 

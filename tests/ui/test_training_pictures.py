@@ -90,7 +90,7 @@ def test_scores_stand_below_with_the_datasets_own_and_the_picture_that_comes_nea
     score = score_event(500, 0.7, near("0.png", 1.2), near("1.png", 0.1, likeness="as a copy", mirrored=True))
     history = history_of(sample_event(run.root, 500), reference_event(0.98), score)
     html = samples_html(run, history, thumbnails)
-    assert 'white border<span class="reached">dataset 0.98' in html
+    assert 'white border<span class="reached">dataset 98%' in html
     assert "nearest training image</th>" in html, "the dataset is not compared with itself"
     assert "1.png: as a copy, mirrored, distance 0.10" in html
     assert '<span class="bad">as a copy</span>' in html
@@ -148,10 +148,10 @@ def test_the_scores_of_each_step_say_in_words_how_they_compare_with_the_base(
     events = [sample_event(run.root, step) for step in (100, 200)]
     scores = (score_event(100, 0.02), score_event(200, 0.7))
     html = scrubber_html(run, history_of(*events, reference_event(0.98), *scores), thumbnails)
-    assert 'data-of-step="100" hidden>0.02 <span class="outcome bad">worse</span>' in html
-    assert 'data-of-step="200">0.70 <span class="outcome good">better</span>' in html
+    assert 'data-of-step="100" hidden>2% <span class="outcome bad">worse</span>' in html
+    assert 'data-of-step="200">70% <span class="outcome good">better</span>' in html
     assert '0.40 <span class="outcome quiet">like base and dataset</span>' in html, "of the sharpness"
     no_white = scrubber_html(run, history_of(*events, reference_event(0.1), *scores), thumbnails)
     reached = scrubber_html(run, history_of(*events, reference_event(0.72), *scores), thumbnails)
-    assert '>0.70 <span class="outcome good">better, like the dataset</span>' in reached
+    assert '>70% <span class="outcome good">better, like the dataset</span>' in reached
     assert ">better<" not in no_white, "a dataset without white backgrounds does not want them"

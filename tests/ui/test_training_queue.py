@@ -81,7 +81,7 @@ def test_a_job_that_runs_meanwhile_is_not_moved(page: TrainingPage) -> None:
 
 
 def test_a_batch_stands_in_the_same_line_but_is_shown_on_its_own_tab(tmp_path: Path) -> None:
-    batch = job_line(RunFolder(tmp_path / "b"), job_id=2, title="shoes <all>", position=1, kind="batch")
+    batch = job_line(RunFolder(tmp_path / "shoes <all>"), job_id=2, position=1, kind="batch")
     html = queue_html([job_line(RunFolder(tmp_path / "a"), state="running", step=3), batch], "")
     row = html.split("<tr>")[3]
     assert "shoes &lt;all&gt;" in row
@@ -93,7 +93,7 @@ def test_a_batch_stands_in_the_same_line_but_is_shown_on_its_own_tab(tmp_path: P
 def test_rows_have_the_buttons_that_can_do_something(tmp_path: Path) -> None:
     html = queue_html(
         [
-            job_line(RunFolder(tmp_path / "a"), job_id=1, title="<b>a</b>", state="running", step=312),
+            job_line(RunFolder(tmp_path / "<b>a"), job_id=1, state="running", step=312),
             job_line(RunFolder(tmp_path / "b"), job_id=2, title="b", position=1),
             job_line(RunFolder(tmp_path / "c"), job_id=3, title="c", position=2),
             job_line(RunFolder(tmp_path / "d"), job_id=4, title="d", state="paused"),

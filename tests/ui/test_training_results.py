@@ -16,9 +16,8 @@ from studio.jobs.folder import RunState, RunStatus
 from studio.loras.library import LoraLibrary, shipped_loras
 from studio.training.events import AnyEvent, CheckpointEvent, ProposalEvent
 from studio.training.folder import RunFolder
-from studio.training.session import RunHistory, TrainingView
+from studio.training.session import RunHistory, TrainingView, add_to_library, lora_to_send
 from studio.ui.shell.commands import CommandRunner, CommandState
-from studio.ui.training.destinations import add_to_library, lora_to_send
 from studio.ui.training.results import export_arguments, export_html, exported_models, render, report_link
 from tests.jobs.scripted_jobs import wait_until
 from tests.training.told_runs import SETTINGS, make_run, sample_event

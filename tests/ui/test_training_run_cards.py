@@ -38,7 +38,7 @@ def test_a_card_says_name_when_state_and_best_score_beside_the_last_image(page: 
     html = shown(page, Selection())
     assert "<b>white-shoes</b><span>today 09:30</span>" in html
     assert "✓</span> Finished</span>" in html
-    assert 'white border 0.90 <span class="outcome good">better</span>' in html
+    assert 'white border 90% <span class="outcome good">better</span>' in html
     assert html.count("gradio_api/file=") == 1
     assert 'aria-current="true"' in html
     page.session.set_label(page.session.named(folder.name), Label(name="Red <b>"))

@@ -56,7 +56,7 @@ def test_what_is_still_there_is_listed_newest_first_with_its_score_and_size(
     rows = saved_steps(run, history)
     assert [(row.step, row.has_checkpoint) for row in rows] == [(300, True), (200, True), (100, False)]
     assert [row.num_bytes for row in rows] == [19_301_000, 19_301_000, 1000]
-    assert (rows[1].score, rows[1].outcome) == ("white border 0.90", "better")
+    assert (rows[1].score, rows[1].outcome) == ("white border 90%", "better")
     html = saved_steps_html(run, history)
     assert re.search(r">300 <span class=\"quiet\">resumes here<", html)
     assert re.search(r">200 <span class=\"good\">✓ recommended<", html)

@@ -17,9 +17,9 @@ def reported(*, colour: float | None = 12.0) -> RunHistory:
 def test_each_score_has_a_line_over_the_steps_and_level_lines_for_base_and_dataset() -> None:
     chart = chart_of(SCORES[0], reported())
     lora, base, dataset = chart.curves
-    assert (lora.xs, lora.ys) == ([0, 50, 100], [0, 0.5, 1])
-    assert (list(base.xs), list(base.ys)) == ([0, 100], [0.1, 0.1])
-    assert list(dataset.ys) == [0.98, 0.98]
+    assert (lora.xs, lora.ys) == ([0, 50, 100], [0, 50, 100])
+    assert (list(base.xs), list(base.ys)) == ([0, 100], [10, 10])
+    assert list(dataset.ys) == [98, 98]
     html = charts_html(reported())
     assert html.count('<svg class="chart"') == len(SCORES)
     for name in ("LoRA", "base", "dataset"):

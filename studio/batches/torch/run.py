@@ -20,7 +20,7 @@ from studio.batches.torch.image import PictureMaker, failed_row, remake_copies
 from studio.batches.torch.shard import KnownItems, Share, compare_pictures, forget_rows, set_aside
 from studio.core.errors import BatchError, CancelledError, StudioError, error_message, is_disk_full, is_out_of_memory
 from studio.core.files import write_atomically
-from studio.core.language import N_, _
+from studio.core.language import N_, _, ngettext
 from studio.core.paths import UserData
 from studio.core.settings import ModelSettings
 from studio.core.text import counted
@@ -32,6 +32,7 @@ from studio.engine.progress import RunWatcher
 from studio.jobs.device_lock import device_turn
 from studio.jobs.folder import StopRequests, StopSignal, forget_old_requests, take_requests
 from studio.jobs.reporter import JobReporter, report_failure, retry_until_disk_space
+from studio.jobs.words import short_title
 from studio.loras.library import LoraLibrary
 
 T = TypeVar("T")
@@ -101,7 +102,8 @@ class BatchRun:
         if not self.share.holds_device:
             yield
             return
-        purpose, waiting = _("the batch {name}", name=self.folder.name), self.reporter.waits_for_device
+        purpose = _("the batch {name}", name=short_title(self.folder))
+        waiting = self.reporter.waits_for_device
         with device_turn(self.user_data, purpose, waiting=waiting, given_up=self.requests.should_stop):
             yield
 
@@ -316,9 +318,14 @@ class BatchRun:
         failed = [row for row in rows if row.state == "failed"]
         num = self.plan.num_items - len(rows)
         if not failed:
-            return _("{num:,} images are made.", num=num)
-        words = N_("{num:,} images are made; {num_failed:,} failed, and the report says why.")
-        said = _(words, num=num, num_failed=len(failed))
+            return ngettext("{num:,} image is made.", "{num:,} images are made.", num, num=num)
+        said = ngettext(
+            "{num:,} image is made; {num_failed:,} failed, and the report says why.",
+            "{num:,} images are made; {num_failed:,} failed, and the report says why.",
+            num,
+            num=num,
+            num_failed=len(failed),
+        )
         if not (again := sum(map(self._can_be_tried, failed))):
             return said
         resume = N_("`python -m studio batch {name}` tries {num:,} of them again.")

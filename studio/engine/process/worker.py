@@ -25,7 +25,7 @@ from studio.core.language import N_, _, speaking
 from studio.core.paths import UserData
 from studio.core.results import InvalidPicture, ValidPicture
 from studio.core.settings import ModelSettings
-from studio.core.system import prepare_threads
+from studio.core.system import heavy_imports, prepare_threads
 from studio.engine.process.messages import (
     REQUESTS,
     Cancel,
@@ -114,8 +114,9 @@ class EngineProcess:
         self, user_data: UserData, *, cpu_only: bool, mailbox: Mailbox, output: BinaryIO, lock: DeviceLock
     ) -> None:
         # Imported here: the page hears of the start before the four seconds that torch and diffusers take.
-        from studio.engine.device import pick_device
-        from studio.engine.pipeline import PipelineManager
+        with heavy_imports():
+            from studio.engine.device import pick_device
+            from studio.engine.pipeline import PipelineManager
 
         self._user_data = user_data
         self._mailbox = mailbox

@@ -16,6 +16,7 @@ from studio.core.records import Label, read_label
 from studio.datasets.snapshot import Snapshot, read_snapshot
 from studio.jobs.events import JobEvent, MemoryEvent, ResumedEvent, StateEvent
 from studio.jobs.folder import RunState, RunStatus, read_status
+from studio.jobs.words import short_title
 from studio.training.events import (
     AnyEvent,
     CheckpointEvent,
@@ -94,7 +95,7 @@ class RunFacts:
 
     @property
     def name(self) -> str:
-        return self.label.name or (self.settings.name if self.settings else self.run.name)
+        return short_title(self.run, self.label)
 
     @property
     def step(self) -> int:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from studio.core.language import N_, _, number
+from studio.core.language import N_, _, number, percent
 from studio.core.text import duration, gigabytes
 from studio.jobs.folder import RunState
 from studio.training.events import FinishedEvent, HeldOutEvent, ProposalEvent
@@ -57,13 +57,13 @@ class LossChange:
 
     @property
     def words(self) -> str:
-        change = percent(self.share)
+        change = signed_percent(self.share)
         return _("from {first:.4f} to {last:.4f} ({change})", first=self.first, last=self.last, change=change)
 
 
-def percent(share: float) -> str:
-    """`−7.2 %`; `no number` where it is none."""
-    return f"{number(100 * share, '+.1f')} %".replace("-", "−") if math.isfinite(share) else _("no number")
+def signed_percent(share: float) -> str:
+    """`−7.2%`; `no number` where it is none."""
+    return percent(share, "+.1f").replace("-", "−") if math.isfinite(share) else _("no number")
 
 
 def first_sentences(facts: RunFacts) -> tuple[str, ...]:
@@ -163,7 +163,7 @@ def _meaning(held_out: LossChange, trained: LossChange) -> str:
     if held_out.rose or trained.rose:
         return _("Nothing got better, and one side got worse. Try a lower learning rate.")
     return _(
-        "Neither loss changed by more than 0.5 %: nothing learned so far. Try more steps or a higher learning rate."
+        "Neither loss changed by more than 0.5%: nothing learned so far. Try more steps or a higher learning rate."
     )
 
 
@@ -172,7 +172,7 @@ def _meaning_without(trained: LossChange) -> str:
         return _("It got worse: try a lower learning rate.")
     if trained.fell:
         return _("It got better; whether images that were never seen did too is not known.")
-    return _("It did not change by more than 0.5 %: nothing has been learned so far.")
+    return _("It did not change by more than 0.5%: nothing has been learned so far.")
 
 
 def _better_before(facts: RunFacts) -> tuple[str, ...]:
@@ -189,7 +189,7 @@ def _better_before(facts: RunFacts) -> tuple[str, ...]:
         "The held-out loss was lowest at step {step:,} ({lowest:.4f}), {change} since then.",
         step=step,
         lowest=lowest,
-        change=percent(since.share),
+        change=signed_percent(since.share),
     )
     if nearest is None:
         return (best,)
@@ -209,8 +209,8 @@ def key_figures(facts: RunFacts) -> tuple[tuple[str, str], ...]:
         (_("Steps"), steps),
         (_("Working time"), duration(facts.seconds)),
         (_("Step time, median"), duration_of_step(median)),
-        (_("Held-out loss"), percent(held_out.share) if held_out else "–"),
-        (_("Trained loss"), percent(trained_change(looks).share) if len(looks) > 1 else "–"),
+        (_("Held-out loss"), signed_percent(held_out.share) if held_out else "–"),
+        (_("Trained loss"), signed_percent(trained_change(looks).share) if len(looks) > 1 else "–"),
         (_("Peak memory"), gigabytes(facts.peak_process_bytes)),
     ]
     return (*figures, (_("Accelerator, peak"), gigabytes(peak))) if peak is not None else tuple(figures)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, get_origin
 
-from studio.core.language import _, moment, number
+from studio.core.language import _, moment, number, percent, said
 from studio.core.text import counted, duration, gigabytes
 from studio.datasets.rows import fit_of
 from studio.datasets.snapshot import Snapshot
@@ -175,7 +175,7 @@ def effect_section(facts: RunFacts) -> Section:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{number(100 * value, '.3g')} %"
+    return "–" if value is None else percent(value, ".3g")
 
 
 def files_section(facts: RunFacts) -> Section:
@@ -223,13 +223,13 @@ def size_words(num_bytes: int) -> str:
 def report_section(facts: RunFacts) -> Section:
     """Problems and notes, in full."""
     parts: list[Part] = []
-    problems = tuple((number(p.step), zoned_moment(p.at), p.message) for p in facts.reported(ProblemEvent))
+    problems = tuple((number(p.step), zoned_moment(p.at), said(p.message)) for p in facts.reported(ProblemEvent))
     if problems:
         parts.append(Table(_("Problems"), (_("Step"), _("When"), _("Message")), problems))
     else:
         parts.append(Words(_("No problems were reported.")))
     planned = facts.plan.notes if facts.plan else ()
-    notes = dict.fromkeys((*planned, *(note.message for note in facts.reported(NoteEvent))))
+    notes = dict.fromkeys(map(said, (*planned, *(note.message for note in facts.reported(NoteEvent)))))
     resumes = [
         _("Resumed at step {step:,} ({when}).", step=r.step, when=zoned_moment(r.at))
         for r in facts.reported(ResumedEvent)
@@ -279,7 +279,7 @@ def machine_section(facts: RunFacts) -> Section:
     plan = facts.plan
     if plan is None:
         return Section(_("Machine and versions"), (Words(_("They are missing: the run decided nothing yet.")),))
-    checkpointing = _("on") if plan.gradient_checkpointing else _("off")
+    checkpointing = _("on") if plan.gradient_checkpointing else _("in part") if plan.recomputed else _("off")
     trainable = _(
         "{num_parameters:,} parameters in {layers}",
         num_parameters=plan.num_parameters,

@@ -100,11 +100,14 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 RESNETS = ("conv1", "conv2")
 ENDS = ("conv_in", "conv_out")
+# Of latent-consistency/lcm-lora-sdv1-5 (arXiv 2311.05556), which A1111, Forge and ComfyUI read.
+OF_LCM_LORA = ("conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj")
 TARGET_MODULES: Mapping[TargetName, tuple[str, ...]] = {
     "attention": ATTENTION,
     "attention + feed-forward": ATTENTION + FEED_FORWARD,
     "attention + feed-forward + resnets": ATTENTION + FEED_FORWARD + RESNETS,
     "attention + feed-forward + convolutions": ATTENTION + FEED_FORWARD + RESNETS + ENDS,
+    "as LCM-LoRA": ATTENTION + FEED_FORWARD + RESNETS + OF_LCM_LORA,
 }
 # As the programs' own code has it: docs/lora-files.md
 DORA_READERS = N_(

@@ -22,6 +22,7 @@ from studio.training.torch.finish import file_metadata
 from studio.training.torch.loop import OptimizerSteps, TrainingLoop, Watch
 from studio.training.torch.loss import HeldOutLoss
 from studio.training.torch.optimizers import RunningMean, make_optimizer, make_schedule
+from studio.training.torch.paths import SegmentLoss, SegmentMaker
 from studio.training.torch.preparation import Prepared
 from studio.training.torch.processes import Processes
 from studio.training.torch.reporter import Reporter, open_boards
@@ -169,7 +170,7 @@ def _make_watch(
         settings=prepared.settings,
         state=state,
         denoiser=prepared.denoiser,
-        held_out=HeldOutLoss(prepared.maker, prepared.noise_loss, batch_size=prepared.settings.train_batch_size),
+        held_out=_fixed_loss(prepared),
         validation=_make_validation(run, prepared, reporter, stop, reported) if prepared.generations else None,
         store=store,
         metadata=_metadata_of(prepared, reported),
@@ -177,6 +178,14 @@ def _make_watch(
         stop_signal=stop,
         measured_steps={event.step for event in reported if isinstance(event, HeldOutEvent)},
     )
+
+
+def _fixed_loss(prepared: Prepared) -> HeldOutLoss | SegmentLoss:
+    """The loss that can be compared from step to step, of what is trained on."""
+    maker, noise_loss = prepared.maker, prepared.noise_loss
+    if isinstance(maker, SegmentMaker):
+        return SegmentLoss(maker, noise_loss)
+    return HeldOutLoss(maker, noise_loss, batch_size=prepared.settings.train_batch_size)
 
 
 def _metadata_of(prepared: Prepared, reported: list[AnyEvent]) -> Callable[[int], Mapping[str, str]]:
@@ -216,7 +225,8 @@ def _make_validation(
         cancelled=to_end,
     )
     items = [item for item in prepared.data.items if not item.is_prior]
-    scores = RunScores(run.root, items, report=reporter.progress, cancelled=to_end)
+    speed = prepared.settings.makes_speed_lora
+    scores = RunScores(run.root, items, reporter.progress, to_end, has_teacher=speed, knows_reference=speed)
     for event in reported:
         scores.take_in(event)
     made = {event.step for event in reported if isinstance(event, SampleEvent)}

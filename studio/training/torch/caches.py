@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import nn
 
-from studio.core.errors import CancelledError, TrainingError
+from studio.core.errors import TrainingError
 from studio.core.files import assert_regular, read_file, write_atomically
 from studio.core.language import _
 from studio.core.paths import UserData
@@ -27,7 +27,7 @@ from studio.engine.models import Components
 from studio.images.decoding import read_bytes, read_picture
 from studio.training.settings import TrainingSettings
 from studio.training.torch.data import Box, TrainingItem, TrainingSet, captions_of
-from studio.training.torch.processes import Processes
+from studio.training.torch.processes import Processes, stop_if
 
 
 def read_item(item: TrainingItem) -> Image.Image:
@@ -126,14 +126,14 @@ class LatentCache:
     def file(self, item: TrainingItem, variant: Variant) -> Path:
         """Where a variant lies, there or not."""
         seen = (item.sha256, item.background, variant.crop, item.bucket, variant.flip)
-        return _place(self._folder, repr((FORMAT, *self._made_by, *seen)))
+        return cache_file(self._folder, repr((FORMAT, *self._made_by, *seen)))
 
     def missing(self, items: Iterable[TrainingItem], *, horizontal_flip: bool) -> list[TrainingItem]:
         """Items of which at least one variant was not encoded yet, or whose file is damaged."""
         return [
             item
             for item in items
-            if not all(_is_whole(self.file(item, v)) for v in variants_of(item, horizontal_flip=horizontal_flip))
+            if not all(is_whole(self.file(item, v)) for v in variants_of(item, horizontal_flip=horizontal_flip))
         ]
 
     def encode(self, item: TrainingItem, components: Components, *, horizontal_flip: bool) -> None:
@@ -146,7 +146,7 @@ class LatentCache:
         image: Image.Image | None = None
         for variant in variants_of(item, horizontal_flip=horizontal_flip):
             file = self.file(item, variant)
-            if _is_whole(file):
+            if is_whole(file):
                 continue
             image = image or read_item(item)
             pixels = crop_to_pixels(image, variant.crop, item.bucket, flip=variant.flip)
@@ -162,7 +162,7 @@ class LatentCache:
                     key=item.key,
                 )
                 raise TrainingError(words)
-            _write(file, moments_2CHW.numpy())
+            write_array(file, moments_2CHW.numpy())
 
     def moments(self, item: TrainingItem, variant: Variant) -> torch.Tensor:
         """(2, C, H, W) mean and deviation, unscaled, float32.
@@ -170,7 +170,7 @@ class LatentCache:
         Raises:
             TrainingError: where the file is gone or damaged.
         """
-        return _read(self.file(item, variant), _("the latents of {key}", key=item.key))
+        return read_array(self.file(item, variant), _("the latents of {key}", key=item.key))
 
 
 class MaskCache:
@@ -188,13 +188,13 @@ class MaskCache:
             OSError: where the cache cannot be written.
         """
         variants = variants_of(item, horizontal_flip=horizontal_flip)
-        if item.mask is None or all(_is_whole(self._file(item, variant)) for variant in (None, *variants)):
+        if item.mask is None or all(is_whole(self._file(item, variant)) for variant in (None, *variants)):
             return
         grey = read_mask(item, item.mask)
         for variant in variants:
-            _write(self._file(item, variant), mask_share(grey, item, variant, vae_scale=self._vae_scale).numpy())
+            write_array(self._file(item, variant), mask_share(grey, item, variant, vae_scale=self._vae_scale).numpy())
         seen = see_mask(item.key, (item.width, item.height), grey)
-        _write(self._file(item, None), np.array([*seen.size, seen.brightest], dtype=np.int64))
+        write_array(self._file(item, None), np.array([*seen.size, seen.brightest], dtype=np.int64))
 
     def share(self, item: TrainingItem, variant: Variant) -> torch.Tensor:
         """(1, H, W) in [0, 1]: each latent's share of white; 1 without a mask.
@@ -204,18 +204,20 @@ class MaskCache:
         """
         if item.mask is None:
             return torch.ones(1, item.bucket.height // self._vae_scale, item.bucket.width // self._vae_scale)
-        return _read(self._file(item, variant), _("the mask of {key}", key=item.key))
+        return read_array(self._file(item, variant), _("the mask of {key}", key=item.key))
 
     def seen(self, items: Iterable[TrainingItem]) -> list[SeenMask]:
         """Size and brightest level of every item's mask that has one."""
         masked = [item for item in items if item.mask is not None]
-        rows = [_read(self._file(item, None), _("the mask of {key}", key=item.key)).tolist() for item in masked]
+        rows = [read_array(self._file(item, None), _("the mask of {key}", key=item.key)).tolist() for item in masked]
         return [SeenMask(i.key, (i.width, i.height), (w, h), top) for i, (w, h, top) in zip(masked, rows, strict=True)]
 
     def _file(self, item: TrainingItem, variant: Variant | None) -> Path:
         assert item.mask is not None
         cut = (variant.crop, item.bucket, variant.flip) if variant else ()  # none: of the whole mask
-        return _place(self._folder, repr((FORMAT, self._vae_scale, item.mask.sha256, item.width, item.height, *cut)))
+        return cache_file(
+            self._folder, repr((FORMAT, self._vae_scale, item.mask.sha256, item.width, item.height, *cut))
+        )
 
 
 class TextCache:
@@ -227,11 +229,11 @@ class TextCache:
 
     def file(self, caption: str) -> Path:
         """Where a caption's embedding lies, there or not."""
-        return _place(self._folder, repr((FORMAT, *self._made_by, caption)))
+        return cache_file(self._folder, repr((FORMAT, *self._made_by, caption)))
 
     def missing(self, captions: Iterable[str]) -> list[str]:
         """Captions that were not encoded yet."""
-        return [caption for caption in dict.fromkeys(captions) if not _is_whole(self.file(caption))]
+        return [caption for caption in dict.fromkeys(captions) if not is_whole(self.file(caption))]
 
     def encode(self, caption: str, components: Components) -> None:
         """Encode one caption.
@@ -245,7 +247,7 @@ class TextCache:
         if not bool(torch.isfinite(embedding_ND).all()):
             words = _("The text encoder gives NaN for the caption {caption!r}. The model is damaged.", caption=caption)
             raise TrainingError(words)
-        _write(self.file(caption), embedding_ND.numpy())
+        write_array(self.file(caption), embedding_ND.numpy())
 
     def embedding(self, caption: str) -> torch.Tensor:
         """(N, D) float32.
@@ -253,7 +255,7 @@ class TextCache:
         Raises:
             TrainingError: where the file is gone or damaged.
         """
-        return _read(self.file(caption), _("the embedding of {caption!r}", caption=caption))
+        return read_array(self.file(caption), _("the embedding of {caption!r}", caption=caption))
 
 
 def token_ids(components: Components, captions: Sequence[str]) -> torch.Tensor:
@@ -272,20 +274,21 @@ def encode_captions(components: Components, captions: Sequence[str]) -> torch.Te
     return embeddings
 
 
-def _place(folder: Path, parts: str) -> Path:
+def cache_file(folder: Path, parts: str) -> Path:
+    """Where an array lies that depends on these parts alone."""
     name = hashlib.sha256(parts.encode()).hexdigest()
     return folder / name[:2] / f"{name}.npy"
 
 
-def _write(file: Path, array: np.ndarray) -> None:
-    """The array as .npy, and after it the sha256 of all that, which memory mapping passes over."""
+def write_array(file: Path, array: np.ndarray) -> None:
+    """Write an array as .npy, and after it the sha256 of all that, which memory mapping passes over."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     content = buffer.getvalue()
     write_atomically(file, content + hashlib.sha256(content).digest())
 
 
-def _is_whole(file: Path) -> bool:
+def is_whole(file: Path) -> bool:
     """Whether a file is there as it was written; a damaged one counts as missing and is made again."""
     try:  # its header is not parsed before: of a damaged one numpy raises whatever its tokenizer or zip reader does
         content = memoryview(read_file(file, max_bytes=None))
@@ -294,9 +297,10 @@ def _is_whole(file: Path) -> bool:
     return hashlib.sha256(content[:-_DIGEST_BYTES]).digest() == content[-_DIGEST_BYTES:]
 
 
-def _read(file: Path, what: str) -> torch.Tensor:
+def read_array(file: Path, what: str) -> torch.Tensor:
+    """What `write_array` wrote, or a `TrainingError` that says what is lost."""
     try:
-        if not _is_whole(file):
+        if not is_whole(file):
             raise FileNotFoundError(file)
         assert_regular(file)
         mapped = np.load(file, mmap_mode="r", allow_pickle=False)
@@ -322,27 +326,23 @@ def fill_caches(
     tokenizer = hashlib.sha256(components.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
     texts = TextCache(user_data.cache / "embeddings", f"{digests['text_encoder']} {tokenizer}", processes.device.type)
     masks = MaskCache(user_data.cache / "masks", vae_scale_factor(components))
-    items = (*data.items, *data.held_out)
+    captions = ["", *captions_of((*data.items, *data.held_out))]
+    items = () if settings.makes_speed_lora else (*data.items, *data.held_out)  # its images are the teacher's
     for item in items[processes.index :: processes.count]:
         masks.fill(item, horizontal_flip=settings.horizontal_flip)
-        _stop_if(cancelled)
+        stop_if(cancelled)
     missing = latents.missing(items, horizontal_flip=settings.horizontal_flip)
     for index, item in enumerate(missing):
         if index % processes.count == processes.index:
             latents.encode(item, components, horizontal_flip=settings.horizontal_flip)
             report(_("Encoding images: {done:,} of {all:,}.", done=index + 1, all=len(missing)))
-        _stop_if(cancelled)
+        stop_if(cancelled)
     if not (settings.train_text_encoder or settings.shuffle_caption):
-        captions = texts.missing(["", *captions_of(items)])
-        for index, caption in enumerate(captions):
+        unknown = texts.missing(captions)
+        for index, caption in enumerate(unknown):
             if index % processes.count == processes.index:
                 texts.encode(caption, components)
-                report(_("Encoding captions: {done:,} of {all:,}.", done=index + 1, all=len(captions)))
-            _stop_if(cancelled)
+                report(_("Encoding captions: {done:,} of {all:,}.", done=index + 1, all=len(unknown)))
+            stop_if(cancelled)
     processes.wait()
     return latents, texts, masks
-
-
-def _stop_if(cancelled: Callable[[], bool]) -> None:
-    if cancelled():
-        raise CancelledError(_("Stopped before the first step. What was encoded is kept; resume to continue."))

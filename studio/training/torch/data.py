@@ -21,6 +21,14 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom in the upright image
 
 
 @dataclass(frozen=True)
+class RunData:
+    """What a run is trained on, as it was when the run began."""
+
+    snapshot: Snapshot
+    prior: Snapshot | None = None
+
+
+@dataclass(frozen=True)
 class TrainingItem:
     """An image as training sees it.
 

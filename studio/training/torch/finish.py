@@ -28,20 +28,21 @@ from studio.core.errors import (
 )
 from studio.core.files import read_file
 from studio.core.language import _
-from studio.core.settings import LoraChoice
 from studio.engine.lora_export import largest_difference, read_weights, write_kohya, write_peft
 from studio.engine.lora_file import LoraWeights
 from studio.engine.memory import all_present
 from studio.engine.models import Components
 from studio.images.decoding import open_rgb
 from studio.loras.library import LoraLibrary
+from studio.loras.speed import SPEED_METADATA
 from studio.loras.weights_file import read_header
 from studio.training.folder import RunFolder, TrainingPlan
 from studio.training.settings import TrainingSettings
+from studio.training.speed import speed_use
 from studio.training.torch.adapters import TARGET_MODULES, reader_notes
 from studio.training.torch.data import TrainingSet
 from studio.training.torch.preparation import Prepared
-from studio.training.torch.validation import DTYPES
+from studio.training.torch.validation import DTYPES, with_lora
 
 THUMBNAIL_PIXELS = 256
 MAX_TAGS = 200
@@ -103,8 +104,20 @@ def file_metadata(
         "ss_dataset_dirs": json.dumps({"dataset": {"n_repeats": 1, "img_count": len(own)}}),
         "ss_training_started_at": f"{started_at.timestamp():.0f}",
         **_modelspec(settings, plan, prediction_type=prediction_type, started_at=started_at),
+        **({} if not settings.makes_speed_lora else _use(settings)),
         "lora_studio.version": __version__,
         "lora_studio.dataset_sha256": plan.dataset_digest,
+    }
+
+
+def _use(settings: TrainingSettings) -> dict[str, str]:
+    """With what a Speed LoRA is used: for the studio, and in A1111's words for people."""
+    use = speed_use(settings)
+    beside = f" <lora:{use.teacher_lora}:{use.teacher_lora_strength:g}>" if use.teacher_lora else ""
+    hint = f"Steps: {use.num_inference_steps}, CFG scale: 1, Sampler: Euler, Schedule type: SGM Uniform"
+    return {
+        SPEED_METADATA: use.model_dump_json(),
+        "modelspec.usage_hint": f"{hint}. <lora:{settings.name}:1>{beside}",
     }
 
 
@@ -232,9 +245,7 @@ def finish(
 def check_picture(prepared: Prepared, *, lora: Path | None) -> torch.Tensor:
     """(C, H, W) latents of one seed after a few steps, with a file's LoRA or with what the model holds now."""
     wanted = prepared.check
-    if lora is not None:
-        wanted = wanted.model_copy(update={"loras": (LoraChoice(name=str(lora.resolve())),)})
-    return prepared.manager.generate(wanted).latents_CHW
+    return prepared.manager.generate(wanted if lora is None else with_lora(wanted, lora)).latents_CHW
 
 
 def _with_thumbnail(metadata: Mapping[str, str], picture: Path | None) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -20,6 +20,7 @@ from studio.training.torch.batches import BatchMaker, TrainingBatch
 from studio.training.torch.checkpoints import CheckpointStore, TrainingState, random_state
 from studio.training.torch.loss import Denoiser, HeldOutLoss, NoiseLoss
 from studio.training.torch.optimizers import rate_in_use
+from studio.training.torch.paths import SegmentLoss, SegmentMaker
 from studio.training.torch.processes import Processes
 from studio.training.torch.reporter import Reporter, save_step
 from studio.training.torch.validation import ValidationPictures
@@ -44,7 +45,7 @@ class OptimizerSteps:
     settings: TrainingSettings
     state: TrainingState
     model: nn.Module
-    maker: BatchMaker
+    maker: BatchMaker | SegmentMaker
     noise_loss: NoiseLoss
     processes: Processes
 
@@ -133,7 +134,7 @@ class Watch:
     settings: TrainingSettings
     state: TrainingState
     denoiser: Denoiser
-    held_out: HeldOutLoss
+    held_out: HeldOutLoss | SegmentLoss
     validation: ValidationPictures | None
     store: CheckpointStore
     metadata: Callable[[int], Mapping[str, str]]

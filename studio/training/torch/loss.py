@@ -11,6 +11,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import nn
 
+from studio.engine.lean import LeanPasses
 from studio.engine.models import Components
 from studio.training.settings import TrainingSettings
 from studio.training.torch.batches import BatchMaker, TrainingBatch
@@ -22,17 +23,20 @@ class Denoiser(nn.Module):
 
     One module, so that DistributedDataParallel needs one wrapper. It computes in the precision of the U-Net's own
     weights, without autocast, which keeps inputs in two precisions for backward.
+
+    Build it after the layers that learn are in: of what is frozen then, its passes keep little (`lean`).
     """
 
     def __init__(self, components: Components, *, train_text_encoder: bool) -> None:
         super().__init__()
         self.unet = components.unet
         self.text_encoder = components.text_encoder if train_text_encoder else None
+        self.lean = LeanPasses(self)
 
     def forward(self, noisy_BCHW: torch.Tensor, timesteps_B: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) prediction, float32. `text` is (B, N, D) embeddings, or (B, N) ids for the text encoder."""
         dtype = self.unet.dtype
-        with torch.autocast(noisy_BCHW.device.type, enabled=False):
+        with torch.autocast(noisy_BCHW.device.type, enabled=False), self.lean.kept_leanly():
             embeddings = text if self.text_encoder is None else self.text_encoder(text)[0]
             noisy_BCHW, embeddings = noisy_BCHW.to(dtype), embeddings.to(dtype)
             prediction: torch.Tensor = self.unet(noisy_BCHW, timesteps_B, embeddings, return_dict=False)[0]

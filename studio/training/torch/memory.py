@@ -2,95 +2,105 @@
 
 Whether activations are kept or computed twice: measured on the model at hand, decided by the memory at hand.
 
-What a device cannot do: batches that it computes wrongly, and steps for which it has no memory.
+What a device cannot do: batches that it computes wrongly, steps for which it has no memory. What a run needs of disk.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from studio.core.errors import TrainingError
-from studio.core.language import _
+from studio.core.language import _, for_later
 from studio.core.results import DeviceCheck
 from studio.core.text import gigabytes
 from studio.engine.attention import attention_of_model
 from studio.engine.device_operations import DROPOUT, LINEAR
 from studio.engine.memory import free_bytes, total_bytes
-from studio.engine.memory_forecast import count_training_step, counted_plan
+from studio.engine.memory_forecast import MemoryCount, count_training_step, counted_plan
 from studio.engine.models import Components
+from studio.training.folder import PassFacts, TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.batches import TrainingBatch
 from studio.training.torch.loss import Denoiser, predict
+from studio.training.torch.recomputation import Part, RecomputationCosts
 
 # Of what is free, so much may be planned with: allocators keep gaps, and the desktop wants to live.
 SHARE_OF_FREE = 0.8
 # Besides what is kept for backward, backward itself needs room for gradients of activations.
 BACKWARD_FACTOR = 1.25
 MIN_FREE_TO_MEASURE = 3 * 2**30
+NEARLY_ALL = 0.9  # of memory or disk: from here on it is short
 
 
 @dataclass(frozen=True)
 class CheckpointingDecision:
-    """On or off, and why."""
+    """Whether every block is computed again, or which parts are, and why."""
 
     on: bool
     reason: str
+    recomputed: tuple[str, ...] = ()
 
 
+@for_later()
 def decide_checkpointing(
     settings: TrainingSettings,
     *,
     device: torch.device,
-    kept_bytes_per_picture: Callable[[], int],
+    measure: Callable[[], RecomputationCosts],
     num_processes: int,
 ) -> CheckpointingDecision:
-    """The user's choice; with `auto` off where everything fits into memory.
+    """The user's choice; with `auto` as little as memory allows.
 
     Args:
-        kept_bytes_per_picture: measures what one image's forward pass keeps for its backward pass.
+        measure: what one image's pass keeps, and what computing parts of it again would free.
     """
-    if settings.gradient_checkpointing != "auto":
-        if settings.gradient_checkpointing == "on":
+    match settings.gradient_checkpointing:
+        case "on":
             return CheckpointingDecision(True, _("Gradient checkpointing is on, as you chose."))
-        return CheckpointingDecision(False, _("Gradient checkpointing is off, as you chose."))
+        case "off":
+            return CheckpointingDecision(False, _("Gradient checkpointing is off, as you chose."))
+        case "part":
+            costs = measure()
+            return _partly(costs, costs.freeing(settings.gradient_checkpointing_percent), _("as you chose"))
     free = free_bytes(device) // num_processes
     if free < MIN_FREE_TO_MEASURE:
         return CheckpointingDecision(
             True, _("Gradient checkpointing is on: only {size} are free.", size=gigabytes(free))
         )
-    needed = int(kept_bytes_per_picture() * settings.train_batch_size * BACKWARD_FACTOR)
-    fits = needed <= free * SHARE_OF_FREE
+    costs = measure()
+    factor = settings.train_batch_size * BACKWARD_FACTOR
     why = _(
         "a batch of {batch} keeps about {needed}, {free} are free",
         batch=settings.train_batch_size,
-        needed=gigabytes(needed),
+        needed=gigabytes(int(costs.kept_bytes * factor)),
         free=gigabytes(free),
     )
-    if fits:
+    chosen = costs.fitting(free * SHARE_OF_FREE / factor)
+    if chosen == ():
         return CheckpointingDecision(False, _("Gradient checkpointing is off, which is faster: {why}.", why=why))
-    return CheckpointingDecision(True, _("Gradient checkpointing is on, about a quarter slower: {why}.", why=why))
+    return _partly(costs, costs.parts if chosen is None else chosen, why)
+
+
+def _partly(costs: RecomputationCosts, chosen: tuple[Part, ...], why: str) -> CheckpointingDecision:
+    percent = round(100 * (costs.slowdown(chosen) - 1))
+    if len(chosen) == len(costs.parts):
+        words = _("Gradient checkpointing is on, about {percent}% slower: {why}.", percent=percent, why=why)
+        return CheckpointingDecision(True, words)
+    words = _(
+        "Gradient checkpointing frees {freed:.0f}% of the activations, about {percent}% slower: {why}.",
+        freed=costs.percent(chosen),
+        percent=percent,
+        why=why,
+    )
+    return CheckpointingDecision(False, words, tuple(part.path for part in chosen))
 
 
 def kept_bytes_of(denoiser: Denoiser, batch: TrainingBatch) -> int:
-    """Bytes that a forward pass of the batch's first image keeps for backward, without the model's own weights."""
-    weights = {p.untyped_storage().data_ptr() for p in denoiser.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage  # held, so that no other tensor gets its place while we count
-        return tensor
-
-    first = replace(
-        batch, noisy_BCHW=batch.noisy_BCHW[:1], timesteps_B=batch.timesteps_B[:1], text_BND=batch.text_BND[:1]
-    )
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        prediction = predict(denoiser, first)
-        num_bytes = sum(storage.nbytes() for storage in kept.values())
-    del prediction
-    return num_bytes
+    """Bytes that a forward pass of the batch's first image keeps for backward: tensors it made that are still there."""
+    with MemoryCount() as count:
+        prediction = predict(denoiser, batch.first(1))
+        return int(count.now_bytes - prediction.untyped_storage().nbytes())
 
 
 # Gradients were wrong on MPS where a batch has more rows (latents), after a change of shape (pytorch #177116).
@@ -197,3 +207,57 @@ def assert_room(
                 "gradient_checkpointing on."
             )
         raise TrainingError(f"{too_much} {advice}")
+
+
+def disk_bytes(
+    settings: TrainingSettings,
+    components: Components,
+    plan: TrainingPlan,
+    *,
+    num_loaded: int,
+    num_variants: int,
+    num_captions: int,
+) -> int:
+    """Caches, checkpoints that are kept, validation images, LoRA files, parked parts.
+
+    Args:
+        num_loaded: parameters of the whole model.
+        num_variants: images in all their crops and mirrorings.
+    """
+    area = plan.resolution**2
+    kept = settings.speed_steps + 1 if settings.makes_speed_lora else 2
+    latent = kept * 4 * int(components.vae.config.latent_channels) * area // 64
+    embedding = 4 * 77 * int(components.unet.config.cross_attention_dim)
+    # What is parked has no parameters now: all that were loaded, without the U-Net's own.
+    own = sum(p.numel() for p in components.unet.parameters()) - plan.num_parameters
+    offloaded = 4 * (num_loaded - int(own))
+    weights = 4 * plan.num_parameters
+    a_checkpoint = weights * (4 if settings.use_ema else 3)  # the optimizer keeps two numbers for each weight
+    every = settings.keep_every_steps
+    num_checkpoints = settings.keep_checkpoints + (settings.max_train_steps // every if every else 0)
+    num_samples = settings.max_train_steps // settings.validation_steps + 1
+    a_sample = weights // 2 + settings.num_validation_images * 2 * area
+    return (
+        num_variants * latent
+        + num_captions * embedding
+        + offloaded
+        + num_checkpoints * a_checkpoint
+        + num_samples * a_sample
+        + 2 * weights
+    )
+
+
+def memory_warnings(chosen: PassFacts, *, limit: int, disk: int, free_disk: int) -> tuple[str, ...]:
+    """What is short for a training: memory or disk, in sentences."""
+    warnings = []
+    if chosen.peak_bytes > limit * NEARLY_ALL:
+        memory = _(
+            "It needs {needed} of {limit}: the machine would swap or end it. Take one of the suggestions.",
+            needed=gigabytes(chosen.peak_bytes),
+            limit=gigabytes(limit),
+        )
+        warnings.append(memory)
+    if disk > free_disk * NEARLY_ALL:
+        needed, free = gigabytes(disk), gigabytes(free_disk)
+        warnings.append(_("It needs {needed} of disk, {free} are free. Free some first.", needed=needed, free=free))
+    return tuple(warnings)

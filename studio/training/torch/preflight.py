@@ -11,27 +11,35 @@ from dataclasses import dataclass, replace
 import psutil
 import torch
 
-from studio.core.language import _, number
+from studio.core.language import N_, _, for_later, percent
 from studio.core.paths import UserData
 from studio.core.text import counted, duration, gigabytes
 from studio.datasets.snapshot import Snapshot, with_masks
-from studio.engine.device import pick_device, synchronize
+from studio.engine.device import give_back_free_memory, pick_device, synchronize
 from studio.engine.memory import MemoryMeter, all_present, free_bytes, read_accelerator
 from studio.training.begin import assert_consistent, take_snapshot
 from studio.training.folder import Offer, PassFacts, Preflight, TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.caches import crop_to_pixels, read_item, variants_of
-from studio.training.torch.data import TrainingSet, captions_of, fewer_sizes, make_training_set
+from studio.training.torch.data import RunData, TrainingSet, captions_of, fewer_sizes, make_training_set
 from studio.training.torch.loss import NUM_TRIPLES
-from studio.training.torch.memory import BACKWARD_FACTOR, SHARE_OF_FREE, kept_bytes_of
-from studio.training.torch.preparation import Prepared, RunData, prepare
+from studio.training.torch.memory import (
+    BACKWARD_FACTOR,
+    MIN_FREE_TO_MEASURE,
+    NEARLY_ALL,
+    SHARE_OF_FREE,
+    disk_bytes,
+    memory_warnings,
+)
+from studio.training.torch.paths import NUM_FIXED
+from studio.training.torch.preparation import Prepared, prepare
 from studio.training.torch.processes import Processes, precision_of_passes
+from studio.training.torch.recomputation import RecomputationCosts, curve_of, measure_costs, set_checkpointing
 from studio.training.torch.validation import settings_notes
 
 TIMED_PASSES = 2
 FEW_STEPS = 2
 FEWER_STEPS_FROM = 100
-NEARLY_ALL = 0.9  # of memory or disk: from here on it is short
 NOTICEABLE = 0.05  # of time or memory: less is what two measurements of the same differ by
 
 
@@ -55,7 +63,7 @@ def run_preflight(
     mixed_precision = precision_of_passes(device, settings.mixed_precision)[0]
     processes = Processes(cpu_only=settings.cpu, mixed_precision=mixed_precision)
     # Of a few images, nothing can be held out.
-    of_few = settings.model_copy(update={"held_out_percent": 0.0, "prior_dataset": ""})
+    of_few = settings.model_copy(update={"held_out_percent": 0.0, "prior_dataset": "", "num_teacher_images": 1})
     prepared = prepare(of_few, RunData(_few(data, settings)), user_data=user_data, processes=processes, report=report)
     whole = make_training_set(data, settings, resolution=prepared.plan.resolution, prior=prior)
     return _forecast(prepared, settings, whole, _measure(prepared, report), user_data)
@@ -70,43 +78,51 @@ def _few(data: Snapshot, settings: TrainingSettings) -> Snapshot:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Of the few images: both ways of one batch, an image's encoding, a validation image.
+    """Of the few images: a batch with and without checkpointing, an image's encoding, a validation image.
 
-    `without` is None where it was not tried, because memory would not do; `half`, of half a batch, where memory is not
-    short, or a batch is one image.
+    `without` is None where it was not tried, because memory would not do; `partly`, where not just that is done;
+    `half`, of half a batch, where memory is not short, or a batch is one image; `costs`, where memory is very short.
     """
 
     with_checkpointing: PassFacts
     without: PassFacts | None
     encoding_seconds: float
     picture_seconds: float
+    partly: PassFacts | None = None
     half: PassFacts | None = None
+    costs: RecomputationCosts | None = None
 
     def chosen(self, plan: TrainingPlan) -> tuple[PassFacts, bool]:
-        """The way that the training takes, and whether it is with checkpointing."""
+        """The way that the training takes, and whether it is with full checkpointing."""
+        if self.partly is not None:
+            return self.partly, False
         if plan.gradient_checkpointing or self.without is None:
             return self.with_checkpointing, True
         return self.without, False
 
 
 def _measure(prepared: Prepared, report: Callable[[str], None]) -> _Measured:
-    device = prepared.manager.device
+    device, plan, batch = prepared.manager.device, prepared.plan, prepared.settings.train_batch_size
     report(_("Measuring batches with gradient checkpointing."))
     with_checkpointing = _passes(prepared, on=True)
-    without = None
-    kept = kept_bytes_of(prepared.denoiser, prepared.maker.batch(0)) if free_bytes(device) > 3 * 2**30 else None
-    needed = None if kept is None else kept * prepared.settings.train_batch_size * BACKWARD_FACTOR
-    if needed is not None and needed < free_bytes(device) * SHARE_OF_FREE:
-        report(_("Measuring batches without gradient checkpointing."))
-        without = _passes(prepared, on=False)
+    without, partly, costs = None, None, None
+    if plan.recomputed or free_bytes(device) > MIN_FREE_TO_MEASURE:
+        costs = measure_costs(prepared.denoiser, prepared.maker.batch(0))
+        if costs.kept_bytes * batch * BACKWARD_FACTOR < free_bytes(device) * SHARE_OF_FREE:
+            report(_("Measuring batches without gradient checkpointing."))
+            without = _passes(prepared)
+    if plan.recomputed:
+        report(_("Measuring batches with partial gradient checkpointing."))
+        partly = _passes(prepared, recomputed=plan.recomputed)
     report(_("Measuring the encoding of an image and a validation image."))
-    both = _Measured(with_checkpointing, without, _encoding_seconds(prepared), _picture_seconds(prepared))
-    chosen, on = both.chosen(prepared.plan)
-    size = _half(prepared.settings.train_batch_size)
+    encoding, picture = _encoding_seconds(prepared), _picture_seconds(prepared)
+    all_of_it = _Measured(with_checkpointing, without, encoding, picture, partly=partly, costs=costs)
+    chosen, on = all_of_it.chosen(plan)
+    size = _half(batch)
     if not size or chosen.peak_bytes < _memory_limit(device) * NEARLY_ALL:
-        return both
+        return all_of_it
     report(_("Measuring half batches, which take less memory."))
-    return replace(both, half=_passes(prepared, on=on, size=size))
+    return replace(all_of_it, half=_passes(prepared, on=on, recomputed=plan.recomputed, size=size))
 
 
 def _memory_limit(device: torch.device) -> int:
@@ -118,10 +134,13 @@ def _half(batch: int) -> int:
     return max((size for size in range(1, batch // 2 + 1) if batch % size == 0), default=0)
 
 
-def _passes(prepared: Prepared, *, on: bool, size: int | None = None) -> PassFacts:
+def _passes(
+    prepared: Prepared, *, on: bool = False, recomputed: tuple[str, ...] = (), size: int | None = None
+) -> PassFacts:
     """The least time of a few passes after a first one, of so many images of a batch; nothing is learned."""
-    unet, device = prepared.denoiser.unet, prepared.manager.device
-    (unet.enable_gradient_checkpointing if on else unet.disable_gradient_checkpointing)()
+    device = prepared.manager.device
+    give_back_free_memory()  # what other passes took, which would be counted here
+    set_checkpointing(prepared.denoiser, on=on, recomputed=() if on else recomputed)
     prepared.denoiser.train()
     seconds = []
     with torch.random.fork_rng(devices=[]), MemoryMeter(device) as meter:
@@ -139,7 +158,9 @@ def _passes(prepared: Prepared, *, on: bool, size: int | None = None) -> PassFac
 
 
 def _encoding_seconds(prepared: Prepared) -> float:
-    """Of one variant of one image through the VAE."""
+    """Of one variant of one image through the VAE; of a Speed LoRA's, by its teacher."""
+    if prepared.settings.makes_speed_lora:
+        return _drawing_seconds(prepared, prepared.settings.teacher_steps)
     item, components = prepared.data.items[0], prepared.manager.components
     pixels = crop_to_pixels(read_item(item), item.crops[0], item.bucket, flip=False)
     with all_present(prepared.offloaded), torch.inference_mode():
@@ -153,11 +174,16 @@ def _picture_seconds(prepared: Prepared) -> float:
     """Of one validation image, from one with a few steps: its steps take the same time each."""
     if not prepared.generations:
         return 0.0
-    wanted = prepared.generations[0]
+    return _drawing_seconds(prepared, prepared.generations[0].num_inference_steps)
+
+
+def _drawing_seconds(prepared: Prepared, num_steps: int) -> float:
+    """Of one image of so many steps, guided as validation images are."""
+    wanted = next(iter(prepared.generations), prepared.check)
     with all_present(prepared.offloaded), prepared.adapters.taken_out():
         timings = prepared.manager.generate(wanted.model_copy(update={"num_inference_steps": FEW_STEPS})).timings
     a_step = min(timings.step_seconds)
-    return timings.text_seconds + timings.vae_seconds + a_step * wanted.num_inference_steps
+    return timings.text_seconds + timings.vae_seconds + a_step * num_steps
 
 
 @dataclass(frozen=True)
@@ -173,13 +199,15 @@ class _Times:
     @classmethod
     def of(cls, settings: TrainingSettings, whole: TrainingSet, measured: _Measured, chosen: PassFacts) -> "_Times":
         steps, sides = settings.max_train_steps, 2 if whole.held_out else 1
-        num_samples = (steps // settings.validation_steps + 2) * settings.num_validation_images
+        num_samples: float = (steps // settings.validation_steps + 1) * settings.num_validation_images
+        if settings.makes_speed_lora:  # its images take a pass a step, the teacher's two
+            num_samples = num_samples * settings.speed_steps / (2 * settings.validation_inference_steps)
         num_looks = steps // settings.held_out_steps + 1
         return cls(
             num_steps=steps,
             step=chosen.seconds * settings.gradient_accumulation_steps,
             encoding=_num_variants(settings, whole) * measured.encoding_seconds,
-            pictures=num_samples * measured.picture_seconds,
+            pictures=(settings.num_validation_images + num_samples) * measured.picture_seconds,
             # A forward pass is a third of forward and backward.
             held_out=num_looks * sides * NUM_TRIPLES / settings.train_batch_size * chosen.seconds / 3,
         )
@@ -190,21 +218,34 @@ class _Times:
 
 
 def _num_variants(settings: TrainingSettings, whole: TrainingSet) -> int:
+    """How many latents are kept; of a Speed LoRA, how many images its teacher draws."""
+    if settings.makes_speed_lora:
+        return settings.num_teacher_images + NUM_FIXED
     items = (*whole.items, *whole.held_out)
     return sum(len(variants_of(item, horizontal_flip=settings.horizontal_flip)) for item in items)
 
 
+@for_later()
 def _forecast(
     prepared: Prepared, settings: TrainingSettings, whole: TrainingSet, measured: _Measured, user_data: UserData
 ) -> Preflight:
     """From what one batch took to what all of them will."""
-    chosen, on = measured.chosen(prepared.plan)
+    (chosen, on), costs = measured.chosen(prepared.plan), measured.costs
     steps, batches = settings.max_train_steps, settings.gradient_accumulation_steps
     times = _Times.of(settings, whole, measured, chosen)
     items = (*whole.items, *whole.held_out)
     num_variants = _num_variants(settings, whole)
     fewer = settings.model_copy(update={"max_train_steps": steps // 2})
-    disk = _disk_bytes(prepared, settings, num_variants=num_variants, num_captions=len(captions_of(items)))
+    facts = prepared.manager.facts
+    assert facts is not None, "prepare loads a model"
+    disk = disk_bytes(
+        settings,
+        prepared.manager.components,
+        prepared.plan,
+        num_loaded=facts.parameters,
+        num_variants=num_variants,
+        num_captions=len(captions_of(items)),
+    )
     user_data.root.mkdir(parents=True, exist_ok=True)
     free_disk = shutil.disk_usage(user_data.root).free
     limit = _memory_limit(prepared.manager.device)
@@ -230,36 +271,11 @@ def _forecast(
             *_fewer_sizes(settings, whole, prepared.plan.resolution),
         ),
         warnings=(
-            *_warnings(chosen, limit=limit, disk=disk, free_disk=free_disk),
+            *memory_warnings(chosen, limit=limit, disk=disk, free_disk=free_disk),
             *settings_notes(settings),
         ),
-    )
-
-
-def _disk_bytes(prepared: Prepared, settings: TrainingSettings, *, num_variants: int, num_captions: int) -> int:
-    """Caches, checkpoints that are kept, validation images, LoRA files, parked parts."""
-    area = prepared.plan.resolution**2
-    components = prepared.manager.components
-    latent = 2 * 4 * int(components.vae.config.latent_channels) * area // 64
-    embedding = 4 * 77 * int(components.unet.config.cross_attention_dim)
-    facts = prepared.manager.facts
-    assert facts is not None, "prepare loads a model"
-    # What is parked has no parameters now: all that were loaded, without the U-Net's own.
-    own = sum(p.numel() for p in components.unet.parameters()) - prepared.plan.num_parameters
-    offloaded = 4 * (facts.parameters - int(own))
-    weights = 4 * prepared.plan.num_parameters
-    a_checkpoint = weights * (4 if settings.use_ema else 3)  # the optimizer keeps two numbers for each weight
-    every = settings.keep_every_steps
-    num_checkpoints = settings.keep_checkpoints + (settings.max_train_steps // every if every else 0)
-    num_samples = settings.max_train_steps // settings.validation_steps + 1
-    a_sample = weights // 2 + settings.num_validation_images * 2 * area
-    return (
-        num_variants * latent
-        + num_captions * embedding
-        + offloaded
-        + num_checkpoints * a_checkpoint
-        + num_samples * a_sample
-        + 2 * weights
+        curve=() if costs is None else curve_of(costs, measured.with_checkpointing, measured.without, settings),
+        checkpointing_percent=100.0 if on or costs is None else costs.percent_of(prepared.plan.recomputed),
     )
 
 
@@ -326,24 +342,9 @@ def _fewer_sizes(settings: TrainingSettings, whole: TrainingSet, resolution: int
     )
 
 
-def _warnings(chosen: PassFacts, *, limit: int, disk: int, free_disk: int) -> tuple[str, ...]:
-    warnings = []
-    if chosen.peak_bytes > limit * NEARLY_ALL:
-        memory = _(
-            "It needs {needed} of {limit}: the machine would swap or end it. Take one of the suggestions.",
-            needed=gigabytes(chosen.peak_bytes),
-            limit=gigabytes(limit),
-        )
-        warnings.append(memory)
-    if disk > free_disk * NEARLY_ALL:
-        needed, free = gigabytes(disk), gigabytes(free_disk)
-        warnings.append(_("It needs {needed} of disk, {free} are free. Free some first.", needed=needed, free=free))
-    return tuple(warnings)
-
-
 def _memory_change(num_bytes: int) -> str:
-    return f"{'−' if num_bytes < 0 else '+'}{gigabytes(abs(num_bytes))}"
+    return _(N_("−{size}") if num_bytes < 0 else N_("+{size}"), size=gigabytes(abs(num_bytes)))
 
 
 def _percent(ratio: float) -> str:
-    return f"{number(100 * (ratio - 1), '+.0f')} %".replace("-", "−")
+    return percent(ratio - 1, "+.0f").replace("-", "−")

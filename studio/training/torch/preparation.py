@@ -1,5 +1,6 @@
 """Everything before the first step: model, images, caches, layers that learn, and what was decided."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ from studio.core.paths import UserData
 from studio.core.results import EngineFacts
 from studio.core.settings import GenerationSettings, ModelSettings
 from studio.core.system import versions
-from studio.datasets.snapshot import Snapshot, mask_notes
+from studio.datasets.snapshot import mask_notes
 from studio.engine.denoise import assert_possible
 from studio.engine.device import give_back_between_blocks, give_back_free_memory
 from studio.engine.hub_download import DownloadWatcher
@@ -35,30 +36,23 @@ from studio.training.torch.caches import (
     fill_caches,
     fingerprint_of,
 )
-from studio.training.torch.data import TrainingSet, make_training_set, seed_of
+from studio.training.torch.data import RunData, TrainingSet, make_training_set, seed_of
 from studio.training.torch.loss import Denoiser, NoiseLoss
 from studio.training.torch.memory import (
     CheckpointingDecision,
     assert_fits,
     assert_room,
     decide_checkpointing,
-    kept_bytes_of,
 )
+from studio.training.torch.paths import SegmentMaker, Teacher
 from studio.training.torch.processes import Processes, precision_of_passes
+from studio.training.torch.recomputation import measure_costs, set_checkpointing
 from studio.training.torch.validation import (
     check_generation,
     choose_prompts,
     settings_notes,
     validation_generations,
 )
-
-
-@dataclass(frozen=True)
-class RunData:
-    """What a run is trained on, as it was when the run began."""
-
-    snapshot: Snapshot
-    prior: Snapshot | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ class Prepared:
     offloaded: tuple[OffloadedModule, ...]
     adapters: Adapters
     denoiser: Denoiser
-    maker: BatchMaker
+    maker: BatchMaker | SegmentMaker
     noise_loss: NoiseLoss
     generations: tuple[GenerationSettings, ...]
     check: GenerationSettings
@@ -120,13 +114,18 @@ def prepare(
     training_set = replace(training_set, notes=(*training_set.notes, *mask_notes(caches[2].seen(training_set.items))))
     prompts, generations, check = _images(settings, manager, training_set, plan, resolution=resolution)
     offloaded = _offload(settings, components, digests, tagged, user_data=user_data, processes=processes)
+    maker: BatchMaker | SegmentMaker = _batch_maker(settings, training_set, components, caches, processes.device)
+    if settings.makes_speed_lora:
+        teacher = Teacher(components, settings, caches[1], digests, resolution, user_data.cache / "paths")
+        maker = teacher.maker(training_set, processes, report=report, cancelled=cancelled)
     adapters, denoiser = _put_layers_in(components, settings, processes)
-    maker = _batch_maker(settings, training_set, components, caches, processes.device)
     noise_loss = NoiseLoss(settings, maker.noise_scheduler)
     if plan is None:
         decision = _decide(settings, denoiser, maker, processes)
         plan = _plan(settings, data, training_set, facts, decision, processes, digests, adapters, prompts, resolution)
-    _checkpoint(components, processes.device, wanted=plan.gradient_checkpointing)
+    set_checkpointing(denoiser, on=plan.gradient_checkpointing, recomputed=plan.recomputed)
+    if plan.gradient_checkpointing and processes.device.type == "cpu":
+        give_back_between_blocks(components.unet)
     give_back_free_memory()  # what encoding took
     return Prepared(
         settings, plan, training_set, manager, offloaded, adapters, denoiser, maker, noise_loss, generations, check
@@ -176,7 +175,7 @@ def _images(
     check = check_generation(settings, resolution=resolution)
     for generation in generations[:1]:  # all have the same steps
         assert_possible(manager.components, generation)
-    manager.remember_prompts((*generations, check))
+    manager.remember_prompts((*generations, *map(settings.drawn_fast, generations), check))
     return prompts, generations, check
 
 
@@ -203,18 +202,21 @@ def _load(
         ),
         on_check=lambda part: report(_("Checking the device: {part}.", part=_(part))),
     )
+    if settings.teacher_loras:  # as weights, not as hooks: what learns computes with the weights themselves
+        manager.loras.sum_limit_bytes = sys.maxsize
+        manager.loras.use(settings.teacher_loras)
     return manager, facts
 
 
 def _tagged_loras(settings: TrainingSettings, manager: PipelineManager, *, is_new: bool) -> tuple[Lora, ...]:
-    """The LoRAs that the user's validation prompts name, each read whole and checked against the model.
+    """The teacher's LoRA and those of the user's validation prompts, each read whole and checked against the model.
 
     A run that goes on does so without one that is gone since: its images are told as missing when they are due.
 
     Raises:
         TrainingError: where a prompt of a new run cannot be followed.
     """
-    found = []
+    found = [manager.loras.read(choice.name) for choice in settings.teacher_loras]
     for prompt in settings.validation_prompts:
         try:
             found += [manager.loras.read(choice.name) for choice in take_lora_tags(prompt)[1]]
@@ -233,14 +235,6 @@ def _put_layers_in(
     adapters = Adapters(components, settings)
     torch.manual_seed(seed_of("dropout", settings.seed, processes.index))
     return adapters, Denoiser(components, train_text_encoder=settings.train_text_encoder)
-
-
-def _checkpoint(components: Components, device: torch.device, *, wanted: bool) -> None:
-    """Compute passes again in place of keeping them, where that is wanted."""
-    if wanted:
-        components.unet.enable_gradient_checkpointing()
-    if wanted and device.type == "cpu":
-        give_back_between_blocks(components.unet)
 
 
 def _digests(settings: TrainingSettings, components: Components, plan: TrainingPlan | None) -> dict[str, str]:
@@ -297,14 +291,14 @@ def _offload(
 
 
 def _decide(
-    settings: TrainingSettings, denoiser: Denoiser, maker: BatchMaker, processes: Processes
+    settings: TrainingSettings, denoiser: Denoiser, maker: BatchMaker | SegmentMaker, processes: Processes
 ) -> CheckpointingDecision:
     denoiser.train()
     with torch.random.fork_rng(devices=[]):
         return decide_checkpointing(
             settings,
             device=processes.device,
-            kept_bytes_per_picture=lambda: kept_bytes_of(denoiser, maker.batch(0)),
+            measure=lambda: measure_costs(denoiser, maker.batch(0)),
             num_processes=processes.count,
         )
 
@@ -330,6 +324,7 @@ def _plan(
         resolution=resolution,
         gradient_checkpointing=decision.on,
         checkpointing_reason=decision.reason,
+        recomputed=decision.recomputed,
         precision=facts.precision.precision,
         mixed_precision=mixed_precision,
         prompts=prompts,

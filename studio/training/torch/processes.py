@@ -1,11 +1,13 @@
 """The processes that train together: one, or those that `accelerate launch` started."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather, gather_object
 
+from studio.core.errors import CancelledError
 from studio.core.language import _
 from studio.engine.device import pick_device
 from studio.training.settings import MixedPrecisionName
@@ -86,6 +88,12 @@ class Processes:
             return state[None].cpu()
         gathered: torch.Tensor = gather(state[None].to(self.device))
         return gathered.cpu()
+
+
+def stop_if(cancelled: Callable[[], bool]) -> None:
+    """End the preparation by a `CancelledError` where that was asked for."""
+    if cancelled():
+        raise CancelledError(_("Stopped before the first step. What was encoded is kept; resume to continue."))
 
 
 def precision_of_passes(device: torch.device, wanted: MixedPrecisionName) -> tuple[MixedPrecisionName, str]:

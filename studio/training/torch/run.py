@@ -23,7 +23,7 @@ from studio.core.errors import (
     is_out_of_memory,
     system_error_message,
 )
-from studio.core.language import _
+from studio.core.language import _, for_later
 from studio.core.paths import UserData
 from studio.datasets.snapshot import Snapshot, changed_since, read_snapshot, with_masks
 from studio.engine.device import pick_device
@@ -31,16 +31,19 @@ from studio.engine.memory import all_present
 from studio.jobs.device_lock import device_turn
 from studio.jobs.folder import StopSignal, forget_old_requests, read_status, take_requests
 from studio.jobs.reporter import report_failure
+from studio.jobs.words import short_title
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
-from studio.training.events import FinishedEvent, SampleEvent, read_events
+from studio.training.events import FinishedEvent, SampleEvent, ScoreEvent, read_events
 from studio.training.folder import RunFolder, read_plan, write_plan
 from studio.training.report import write_report
 from studio.training.settings import MixedPrecisionName, TrainingSettings
+from studio.training.speed import speed_advice
 from studio.training.torch.assembly import assemble
+from studio.training.torch.data import RunData
 from studio.training.torch.finish import check_picture, finish
 from studio.training.torch.loop import TrainingLoop, Watch
-from studio.training.torch.preparation import Prepared, RunData, prepare
+from studio.training.torch.preparation import Prepared, prepare
 from studio.training.torch.processes import Processes, precision_of_passes
 from studio.training.torch.reporter import BetweenSteps, Reporter, save_step
 
@@ -202,9 +205,13 @@ def _finish(run: RunFolder, prepared: Prepared, watch: Watch, user_data: UserDat
         reporter.problem(problem)
     for note in files.notes:
         reporter.note(note)
+    if prepared.settings.makes_speed_lora and (scored := _last_score(run)):
+        reporter.note(speed_advice(scored)[1])
     if files.library_name:
         name = files.library_name
-        reporter.note(_("The LoRA is in the library as {name}: choose it on the Inference tab.", name=name))
+        with for_later():
+            said = _("The LoRA is in the library as {name}: choose it on the Inference tab.", name=name)
+        reporter.note(said)
     if not files.problems:
         return ()
     again = _(
@@ -243,7 +250,7 @@ def _device(user_data: UserData, run: RunFolder, reporter: Reporter, stop: StopS
         return stop() or bool(take_requests(run) & {"stop", "pause"})
 
     with device_turn(
-        user_data, _("training {name}", name=run.name), waiting=reporter.waits_for_device, given_up=given_up
+        user_data, _("training {name}", name=short_title(run)), waiting=reporter.waits_for_device, given_up=given_up
     ):
         yield
 
@@ -297,6 +304,11 @@ def _last_picture(run: RunFolder) -> Path | None:
     events = [event for event in read_events(run.events) if isinstance(event, SampleEvent)]
     pictures = (run.root / picture for event in reversed(events) for picture in event.pictures if picture is not None)
     return next((picture for picture in pictures if picture.is_file()), None)
+
+
+def _last_score(run: RunFolder) -> ScoreEvent | None:
+    scores = [event for event in read_events(run.events) if isinstance(event, ScoreEvent)]
+    return scores[-1] if scores else None
 
 
 def _words_of(error: BaseException) -> str:

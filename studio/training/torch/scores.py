@@ -41,13 +41,17 @@ class RunScores:
         knows_reference: whether the dataset's own scores were told.
         tell: told how far looking at the training images is.
         cancelled: asked between training images whether to stop.
+        has_teacher: the base's images are those of a Speed LoRA's teacher: how far its own are from them is what
+            counts, and not what the dataset's are like.
     """
 
     root: Path
     items: Sequence[TrainingItem]
     report: Callable[[str], None] = lambda words: None
     cancelled: Callable[[], bool] = lambda: False
+    has_teacher: bool = False
     points: dict[int, CheckpointPoint] = field(default_factory=dict)
+    distances: dict[int, float] = field(default_factory=dict)
     files: dict[int, str] = field(default_factory=dict)
     white_background: bool = True
     knows_reference: bool = False
@@ -68,6 +72,8 @@ class RunScores:
             self.knows_reference = True
         elif isinstance(event, ScoreEvent):
             self._unscored.pop(event.step, None)
+            if known := [distance for distance in event.distances if distance is not None]:
+                self.distances[event.step] = sum(known) / len(known)
             if event.step > 0:
                 loss = self._losses.get(event.step)
                 self.points[event.step] = CheckpointPoint(
@@ -93,6 +99,10 @@ class RunScores:
         """The step that speaks for itself most so far; None before the first images."""
         if not self.points:
             return None
+        if self.distances:
+            distance, step = min((distance, step) for step, distance in self.distances.items())
+            words = _("its images are nearest to the teacher's: {distance:.1f} of 255", distance=distance)
+            return ProposalEvent(step=step, sentence=words, sure=True, lora=self.files.get(step, ""))
         chosen = propose_checkpoint(list(self.points.values()), white_background=self.white_background)
         file = self.files.get(chosen.step, "")
         return ProposalEvent(step=chosen.step, sentence=chosen.sentence, sure=chosen.is_sure, lora=file)
@@ -112,7 +122,21 @@ class RunScores:
             scores=summarise_scores(list(filter(None, scores))),
             base=self._base,
             nearest=tuple(map(self._nearest_reported, scores)),
+            distances=self._distances(event) if self.has_teacher and event.step > 0 else (),
         )
+
+    def _distances(self, event: SampleEvent) -> tuple[float | None, ...]:
+        """RMS of 255 between each image and the teacher's; None where one is not valid."""
+        pairs = zip(event.pictures, event.base, strict=True)
+        return tuple(
+            None if ours is None or theirs is None else rms_distance(self._read(ours), self._read(theirs))
+            for ours, theirs in pairs
+        )
+
+    def _read(self, file: str) -> np.ndarray:
+        """(height, width, 3) uint8."""
+        with open_file(self.root / file) as opened, Image.open(opened, formats=["PNG"]) as image:
+            return np.asarray(image.convert("RGB"))
 
     def reference(self) -> ReferenceEvent:
         """The same of some of the dataset's own images: what its grounds, places and colours are like.
@@ -138,10 +162,9 @@ class RunScores:
             if file is None:
                 scores.append(None)
                 continue
-            with open_file(self.root / file) as opened, Image.open(opened, formats=["PNG"]) as image:
-                picture = np.asarray(image.convert("RGB"))
+            picture = self._read(file)
             prompt = prompts[index % len(prompts)] if prompts else ""
-            scores.append(score_picture(picture, prompt=prompt, nearest=self._nearest()))
+            scores.append(score_picture(picture, prompt=prompt, nearest=None if self.has_teacher else self._nearest()))
         return scores
 
     def _nearest_reported(self, scores: PictureScores | None) -> NearestReported | None:
@@ -158,7 +181,8 @@ class RunScores:
             GenerationCancelledError: where `cancelled` said so.
             DatasetError: where none can be read.
         """
-        self._nearest()
+        if not self.has_teacher:
+            self._nearest()
 
     def _nearest(self) -> NearestIndex:
         if self._index is None:
@@ -180,3 +204,9 @@ class RunScores:
         if self.cancelled():
             raise GenerationCancelledError(_("Stopped while images were scored."))
         self.report(words)
+
+
+def rms_distance(picture_HWC: np.ndarray, other_HWC: np.ndarray) -> float:
+    """Root mean square of the difference of two images, of 255."""
+    difference = picture_HWC.astype(np.float64) - other_HWC.astype(np.float64)
+    return float(np.sqrt(np.square(difference).mean()))

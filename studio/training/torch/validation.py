@@ -26,7 +26,7 @@ from studio.core.errors import (
     StudioError,
     error_message,
 )
-from studio.core.language import _
+from studio.core.language import _, for_later
 from studio.core.settings import SEED_MAX, GenerationSettings, LoraChoice
 from studio.engine.device import release_memory
 from studio.engine.lora_export import write_kohya
@@ -62,6 +62,7 @@ def choose_prompts(settings: TrainingSettings, data: TrainingSet) -> tuple[str, 
     return tuple(captions)[: settings.num_validation_images]
 
 
+@for_later()
 def settings_notes(settings: TrainingSettings) -> tuple[str, ...]:
     """What one may not expect of the settings: of the schedule, of the file's readers, of the user's own prompts.
 
@@ -79,18 +80,21 @@ def settings_notes(settings: TrainingSettings) -> tuple[str, ...]:
 def validation_generations(
     settings: TrainingSettings, prompts: Sequence[str], *, resolution: int
 ) -> tuple[GenerationSettings, ...]:
-    """One for each image: prompts in turn, each image with a seed of its own.
+    """One for each image: prompts in turn, each image with a seed of its own. For a Speed LoRA, its teacher's images.
 
     Tags and weights act in prompts of the settings alone. Captions are the text that training reads.
     """
     if not prompts:
         return ()
+    speed = settings.makes_speed_lora
+    guidance = settings.teacher_guidance_scale if speed else settings.validation_guidance_scale
     texts = prompts if settings.validation_prompts else [escape_prompt(caption) for caption in prompts]
     return tuple(
         GenerationSettings(
             prompt=texts[i % len(texts)],
             num_inference_steps=settings.validation_inference_steps,
-            guidance_scale=settings.validation_guidance_scale,
+            guidance_scale=guidance,
+            loras=settings.teacher_loras,
             width=resolution,
             height=resolution,
             seed=(settings.validation_seed + i) % (SEED_MAX + 1),
@@ -109,10 +113,16 @@ def check_generation(settings: TrainingSettings, *, resolution: int) -> Generati
         prompt=CHECK_PROMPT,
         num_inference_steps=CHECK_STEPS,
         guidance_scale=1,
+        loras=settings.teacher_loras,
         width=half,
         height=half,
         seed=settings.validation_seed,
     )
+
+
+def with_lora(generation: GenerationSettings, file: Path) -> GenerationSettings:
+    """The same image with the LoRA of a file besides."""
+    return generation.model_copy(update={"loras": (*generation.loras, LoraChoice(name=str(file.resolve())))})
 
 
 @dataclass
@@ -171,7 +181,7 @@ class Sampler:
             try:
                 yield
             finally:
-                self.manager.loras.use(())  # before the layers that learn come back
+                self.manager.loras.use(self.settings.teacher_loras)  # before the layers that learn come back
 
     def _base_pictures(self) -> Pictures:
         if self._base is None:
@@ -193,10 +203,9 @@ class Sampler:
         return generation.prompt if self.settings.validation_prompts else plain_prompt(generation.prompt)
 
     def _pictures(self, step: int, folder: Path, *, lora: Path | None) -> Pictures:
-        loras = () if lora is None else (LoraChoice(name=str(lora.resolve())),)
         files: list[str | None] = []
         for index, generation in enumerate(self.generations):
-            wanted = generation.model_copy(update={"loras": loras})
+            wanted = generation if lora is None else with_lora(self.settings.drawn_fast(generation), lora)
             file = folder / f"{index}-seed{generation.seed}.png"
             if lora is None and _is_made(file, wanted):  # before the run was resumed
                 files.append(self._relative(file))

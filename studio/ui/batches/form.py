@@ -25,6 +25,7 @@ from studio.ui.forms import (
     shown_value,
 )
 from studio.ui.shell.parts import paragraph
+from studio.ui.speed import build_speed
 
 FORM = "batch"
 # Half a second after the last key: a request for each key would keep the page busier than whoever types.
@@ -71,6 +72,7 @@ LABELS: Mapping[str, str] = {
     **{name: field.title or name for name, field in GenerationSettings.model_fields.items()},
     **{name: field.title or name for name, field in BatchSettings.model_fields.items() if name != "name"},
     "size": N_("Size"),
+    "speed": N_("Speed"),
     **{f"lora_{i}": N_("LoRA") for i in range(LORA_ROWS)},
     **{f"strength_{i}": str(LoraChoice.model_fields["strength"].title) for i in range(LORA_ROWS)},
 }
@@ -108,7 +110,8 @@ class BatchForm:
     @property
     def shown(self) -> dict[str, Component]:
         """What a refresh keeps true."""
-        return {f"batch-lora-{i}": self.named[f"lora_{i}"] for i in range(LORA_ROWS)}
+        rows = {f"batch-lora-{i}": self.named[f"lora_{i}"] for i in range(LORA_ROWS)}
+        return {"batch-speed": self.named["speed"], **rows}
 
     def filled_by(self, settings: BatchSettings) -> dict[Any, Any]:
         """What an event returns so that the form says these settings.
@@ -135,7 +138,7 @@ def build() -> BatchForm:
         form.rest()
     rows = build_lora_rows(FORM)
     shared.add("negative_prompt")
-    generation = build_generation(FORM)
+    generation = build_generation(FORM, speed=build_speed)
     form.accordions()
     with gr.Accordion(_("X/Y grid"), open=False, elem_id="batch-section-grid"):
         grid = build_grid()

@@ -1,6 +1,6 @@
 """What a plan would make, while it is written: how many, ten of them, how often each value; what it would take."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from studio.core.errors import RunError, StudioError
 from studio.core.language import N_, _, language, ngettext
 from studio.core.paths import typed_path
 from studio.core.text import duration, template
+from studio.jobs.session import JobLine
 from studio.ui.batches import form as batch_form
 from studio.ui.datasets.html import file_size
 from studio.ui.forms import LORA_ROWS
@@ -71,13 +72,13 @@ def _values(found: Mapping[str, int] | int) -> tuple[list[tuple[str, int]], str]
     return list(found.items())[:MAX_VALUES], more
 
 
-def forecast_html(state: PreflightState) -> Markup:
+def forecast_html(state: PreflightState, jobs: Sequence[JobLine]) -> Markup:
     """Where the measuring stands, or what it found, and for what."""
     labels = {name: _(label) for name, label in batch_form.LABELS.items()}
-    return forecast_box(state, _forecast_words(state), form="batch", labels=labels, button=_("Measure"))
+    return forecast_box(state, _forecast_words(state, jobs), form="batch", labels=labels, button=_("Measure"))
 
 
-def _forecast_words(state: PreflightState) -> Markup:
+def _forecast_words(state: PreflightState, jobs: Sequence[JobLine]) -> Markup:
     if state.running:
         words = _(
             "A few real images are being made and measured, for {time} so far; none are kept.", time=state.time_words
@@ -91,7 +92,25 @@ def _forecast_words(state: PreflightState) -> Markup:
         words = _("“Measure” makes a few real images to estimate the time, disk space and finish time.")
         return paragraph("quiet", words)
     counts = counts_html(facts.value_counts) if facts.num_items > COUNTED_UP_TO else ""
-    return _template("forecast", sentence=facts.sentence, counts=counts)
+    seconds, ahead = facts.total_seconds, num_ahead(jobs)
+    return _template(
+        "forecast",
+        sentence=facts.sentence,
+        seconds=None if seconds is None else round(seconds),
+        jobs_before=ahead,
+        language=language(),
+        counts=counts,
+    )
+
+
+def ahead_html(jobs: Sequence[JobLine]) -> Markup:
+    """How many jobs are ahead of a new one, for the script of the plan's line."""
+    return _template("ahead", num_jobs=num_ahead(jobs))
+
+
+def num_ahead(jobs: Sequence[JobLine]) -> int:
+    """How many jobs a new one would wait for."""
+    return sum(line.job.state in ("queued", "running") for line in jobs)
 
 
 def read_facts(state: PreflightState) -> PlanFacts | None:
@@ -134,7 +153,7 @@ def preview_of(
     except (StudioError, OSError) as error:
         return Preview(paragraph("quiet", _("No plan yet: see the message at the form's fields.")), error=error)
     pace = _measured_pace(measured, values) or pace_of_like(settings, session.folders())
-    return Preview(preview_html(facts), line_html(facts.num_items, pace, jobs_before=_num_ahead(session)))
+    return Preview(preview_html(facts), line_html(facts.num_items, pace, jobs_before=_ahead_of(session)))
 
 
 def _large_html() -> Markup:
@@ -180,8 +199,8 @@ def _measured_pace(measured: PreflightState, values: Mapping[str, Any]) -> Pace 
     return Pace(facts.seconds_per_picture, facts.bytes_per_picture)
 
 
-def _num_ahead(session: BatchSession) -> int:
+def _ahead_of(session: BatchSession) -> int:
     try:
-        return sum(line.job.state in ("queued", "running") for line in session.jobs())
+        return num_ahead(session.jobs())
     except RunError:
         return 0  # the queue's own place says that it cannot be read

@@ -16,18 +16,20 @@ from studio.core.settings import parse_settings
 from studio.core.text import counted
 from studio.datasets.session import DatasetSession
 from studio.jobs.folder import RunRequest
-from studio.jobs.session import has_work
+from studio.jobs.words import short_title, title
 from studio.loras.library import LoraLibrary
 from studio.ui.batches import form as batch_form
 from studio.ui.batches import images as batch_images
 from studio.ui.batches import view as batch_panel
 from studio.ui.batches.images import query_of
-from studio.ui.batches.preview import empty_html, forecast_html, preview_of
+from studio.ui.batches.preview import ahead_html, empty_html, forecast_html, preview_of
 from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
 from studio.ui.shell import item_actions
 from studio.ui.shell.commands import COMPARED_ON_LOAD, PreflightRunner
-from studio.ui.shell.parts import QUIET, Group, Part, problem, show_folder, toasts
+from studio.ui.shell.parts import QUIET, Group, Part, live_html, problem, show_folder, toasts
 from studio.ui.shell.selection import FieldErrors, Selection, changed, error_box, read_selection, select
+from studio.ui.shell.status import start_words
+from studio.ui.speed import render_speed, wire_speed
 from studio.ui.training.form import dataset_choices
 
 # The ready time assumes that the batch starts now, so it moves with the clock.
@@ -44,7 +46,19 @@ _CLOCK = """const tell = () => {
 };
 watch("value", () => requestAnimationFrame(tell));
 setInterval(tell, 10_000);
-tell();"""
+tell();
+"""
+# What waits before it changes without the form: then the line is made anew.
+_AHEAD = """let asked;
+setInterval(() => {
+  const shown = element.querySelector("[data-ahead]")?.dataset.ahead;
+  const ahead = document.querySelector("#batch-ahead [data-ahead]")?.dataset.ahead;
+  if (shown === undefined || ahead === undefined || shown === ahead) asked = undefined;
+  else if (asked !== ahead) {
+    asked = ahead;
+    trigger("click");
+  }
+}, 1000);"""
 
 
 @dataclass(frozen=True)
@@ -96,9 +110,10 @@ def build() -> BatchTab:
             with gr.Row(elem_classes="actions"):
                 start = gr.Button(_("Start"), variant="primary", elem_id="start-batch")
                 measure = gr.Button(_("Measure"), elem_id="measure-batch")
-            line = gr.HTML(elem_id="batch-line", padding=False, js_on_load=_CLOCK)
+            line = gr.HTML(elem_id="batch-line", padding=False, js_on_load=_CLOCK + _AHEAD)
+            live_html("batch-ahead")
             errors = error_box(batch_form.FORM)
-            forecast = gr.HTML(elem_id="batch-forecast", padding=False, js_on_load=COMPARED_ON_LOAD)
+            forecast = gr.HTML(elem_id="batch-forecast", padding=False, js_on_load=f"{{ {_CLOCK} }}" + COMPARED_ON_LOAD)
             cancel = gr.Button(_("Cancel"), visible=False, size="sm", elem_id="batch-measure-cancel")
             of = gr.Textbox(visible=False)
             form = batch_form.build()
@@ -119,10 +134,12 @@ def render(page: BatchPage, view: BatchView, selection: Selection) -> dict[str, 
 
 
 def _form_parts(page: BatchPage, view: BatchView) -> dict[str, Part]:
-    choices = gr.update(choices=[(_(NO_LORA), NO_LORA), *((name, name) for name in page.library.names())])
+    choices = gr.update(choices=[(_(NO_LORA), NO_LORA), *((name, name) for name in page.library.usable_names())])
     return {
-        "batch-start": gr.update(value=_("Add to queue") if has_work(view.jobs) else _("Start")),
-        "batch-forecast": lambda: forecast_html(page.forecast.state),
+        "batch-start": gr.update(value=start_words(view.jobs)),
+        "batch-speed": render_speed(page.library),
+        "batch-forecast": lambda: forecast_html(page.forecast.state, view.jobs),
+        "batch-ahead": lambda: ahead_html(view.jobs),
         "batch-measure-of": gr.update(value=str(page.forecast.state.number)),
         "batch-measure-cancel": gr.update(visible=page.forecast.state.running),
         **{f"batch-lora-{i}": choices for i in range(LORA_ROWS)},
@@ -193,6 +210,9 @@ def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML, errors: Fi
         shown = {tab.preview: found.plan, tab.line: found.line, form.problem: said, errors.box: at_fields}
         return {**shown, tab.preview_box: gr.update(open=True)}
 
+    def renew(**values: Any) -> str:  # noqa: ANN401 - likewise
+        return preview_of(values, lambda: settings_of(values, page), page.session, page.forecast.state).line
+
     def then_show(event: Any) -> None:  # noqa: ANN401 - gradio's Dependency
         event.then(show, inputs_kwargs=form.named, outputs=previewed, queue=False, **QUIET)
 
@@ -215,8 +235,10 @@ def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML, errors: Fi
     # While one answer is on its way only the last change is kept: a large plan is followed at its own pace.
     last = {"trigger_mode": "always_last", "queue": False, **QUIET}
     gr.on(form.changes(), show, inputs_kwargs=form.named, outputs=previewed, **last)
+    tab.line.click(renew, inputs_kwargs=form.named, outputs=tab.line, **last)
     loras = {name: form.named[name] for i in range(LORA_ROWS) for name in (f"lora_{i}", f"strength_{i}")}
     then_show(form.example.click(fill_example, inputs_kwargs=loras, outputs=controls, **QUIET))
+    then_show(wire_speed(form.named, page.library))
     then_show(tab.panel.duplicate.click(copy, selection, controls, **QUIET))
     axes = {"seed": form.named["seed"], **form.grid.named}
     then_show(errors.press(form.grid.fill.click, make_grid, inputs_kwargs=axes, outputs=controls, **QUIET))
@@ -254,10 +276,12 @@ def _wire_batch(
         batch = page.batch_of(selection)
         num_images = sum(1 for path in batch.dataset.glob("[0-9]*/[0-9]*.*") if path.suffix != ".txt")
         what = _("Its {images}, captions and report go with it.", images=counted(num_images, "image", "images"))
-        return item_actions.Question(batch.name, batch.name, what)
+        return item_actions.Question(batch.name, title(batch), what)
 
     def delete(name: str) -> str:
-        return _("{name} is {place}.", name=name, place=page.session.delete(page.session.named(name)))
+        batch = page.session.named(name)
+        called = title(batch)  # as it was called while it was there
+        return _("{name} is {place}.", name=called, place=page.session.delete(batch))
 
     renaming = panel.label, panel.rename.click, selection
     then_refresh(item_actions.wire_job_label(*renaming, folder_of=page.batch_of, session=page.session))
@@ -285,8 +309,8 @@ def _wire_datasets(
 
     def dataset_of(selection: str) -> str:
         batch = page.batch_of(selection)
-        side = training_side(batch)
-        return page.datasets.open_folder(str(batch.dataset), name=batch.name, resolution=side).name
+        side, called = training_side(batch), short_title(batch)
+        return page.datasets.open_folder(str(batch.dataset), name=called, resolution=side).name
 
     def open_dataset(selection: str) -> dict[Any, Any]:
         with toasts():

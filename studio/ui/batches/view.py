@@ -19,7 +19,6 @@ from studio.core.language import N_, _, moment, ngettext
 from studio.core.text import clock_text, counted, duration, template
 from studio.jobs.events import JobHistory
 from studio.jobs.folder import RunRequest, RunStatus
-from studio.jobs.session import choices
 from studio.ui.batches import images
 from studio.ui.shell import item_actions
 from studio.ui.shell.images import small_picture_url
@@ -59,7 +58,7 @@ def state_html(view: BatchView) -> Markup:
     elif view.asked:
         sign, word = STATE_WORDS["waiting"][0], asked_words(view.asked, "image")
     kind = STATE_KINDS.get(status.state, "") if not view.in_line else ""
-    message = status.message or view.batch.name
+    message = status.message or view.titles.get(view.batch.name, view.batch.name)
     bar = _bar(status, view.progress)
     return item_actions.label_html(view.batch.label) + state_box(kind, sign, word, progress_words(view), message, bar)
 
@@ -141,9 +140,8 @@ def past_html(view: BatchView) -> Markup:
     rows = []
     for past in view.past:
         sign, word = STATE_WORDS[past.status.state]
-        shown = view.labels[past.name].over(past.name) if past.name in view.labels else past.name
         begun_at = moment(past.begun_at) if past.begun_at else "–"
-        rows.append((past, shown, begun_at, sign, _(word).rstrip(".").lower()))
+        rows.append((past, begun_at, sign, _(word).rstrip(".").lower()))
     chosen = view.batch.name if view.batch else ""
     return _template("past", batches=rows, chosen=chosen, num_older=len(view.names) - len(view.past))
 
@@ -224,9 +222,10 @@ def render(view: BatchView) -> dict[str, Part]:
     batch, state = view.batch, view.status.state if view.status else None
     has_images = gr.update(interactive=view.progress.num_done > 0 and not view.busy)
     can_ask: Any = gr.update(interactive=view.busy or view.in_line)
+    choices = [(view.titles.get(name, name), name) for name in view.names]
     can_resume = state in ("paused", "stopped", "failed", "new") and not view.in_line
     return {
-        "batch-run": gr.update(choices=choices(view.names, view.labels), value=batch.name if batch else None),
+        "batch-run": gr.update(choices=choices, value=batch.name if batch else None),
         "batch-state": lambda: state_html(view),
         "batch-memory": lambda: memory_words_html(view),
         "batch-files": lambda: files_html(batch, view.history),

@@ -47,11 +47,24 @@ class Subject:
 
     Attributes:
         beyond: whether it is the first or last one of another page of the grid.
+        selected: the images that are selected in the grid, which a press is about in place of the one that is shown.
     """
 
     dataset: str = ""
     key: str = ""
     beyond: bool = False
+    selected: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of the images that a press is about.
+
+        Raises:
+            DatasetError: where there is none.
+        """
+        if not (self.selected or self.key):
+            raise DatasetError(_("Choose an image first."))
+        return self.selected or (self.key,)
 
 
 def build_caption_box() -> gr.HTML:
@@ -69,7 +82,13 @@ def read_subject(value: object) -> Subject:
     """What the page's script said is shown; nothing where it said nothing that can be."""
     if not isinstance(value, dict):
         return Subject()
-    return Subject(str(value.get("dataset", "")), str(value.get("key", "")), value.get("beyond") is True)
+    selected = value.get("selected")
+    return Subject(
+        str(value.get("dataset", "")),
+        str(value.get("key", "")),
+        beyond=value.get("beyond") is True,
+        selected=tuple(map(str, selected)) if isinstance(selected, list) else (),
+    )
 
 
 def show_row(session: DatasetSession, asked: Subject, row: DatasetRow | None, stamp: Stamp) -> Any:  # noqa: ANN401 - gradio's update
@@ -159,9 +178,9 @@ class Detail:
 
 
 def build() -> Detail:
-    """Lay it out, right of the grid."""
+    """Lay it out, in the column right of the grid."""
     subject, shown_file = gr.JSON(visible=False), gr.State("")
-    with gr.Column(elem_id="dataset-detail", elem_classes="dataset-detail", min_width=320):
+    with gr.Column(elem_id="dataset-detail"):
         crop = read_text(assets_folder() / "crop.js")
         picture = gr.HTML(_nothing_shown(), elem_id="dataset-picture", padding=False, js_on_load=crop)
         facts = gr.HTML(elem_id="dataset-facts", padding=False)
@@ -237,8 +256,11 @@ def render_row(session: DatasetSession, asked: Subject, *, shown_file: str) -> d
 _FOCUS = TypeAdapter(Focus | None)
 
 
-def move_crop(session: DatasetSession, event: gr.EventData) -> None:
+def move_crop(session: DatasetSession, event: gr.EventData) -> bool:
     """What dragging the crop does, or pressing “Centre”: the page says of which image, and where it is now.
+
+    Returns:
+        Whether it is away from the centre now.
 
     Raises:
         DatasetError: where there is no such image or place.
@@ -250,6 +272,7 @@ def move_crop(session: DatasetSession, event: gr.EventData) -> None:
     except ValidationError as error:
         raise DatasetError(_("The page does not say where the crop is. Reload it.")) from error
     session.named(str(dataset)).opened.set_focus(str(key), place)
+    return place is not None
 
 
 def _file_of(session: DatasetSession, row: DatasetRow) -> str:

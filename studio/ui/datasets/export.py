@@ -19,6 +19,7 @@ from studio.datasets.snapshot import Snapshot, make_snapshot, write_snapshot
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.shell.images import served_copy
 from studio.ui.shell.parts import QUIET, paragraph, toasts
+from studio.ui.shell.path_chooser import FOLDER, path_box
 from studio.ui.shell.selection import FieldErrors, error_box, follow_form
 
 SNAPSHOT_TITLE = N_("Snapshot: what training reads, with every file's sha256")
@@ -36,6 +37,7 @@ class ExportBox:
     """Its components, by what they are for."""
 
     format: gr.Radio
+    cropped: gr.Checkbox
     folder: gr.Textbox
     export: gr.Button
     errors: gr.HTML
@@ -55,7 +57,17 @@ def build() -> ExportBox:
             elem_id="dataset-format",
             interactive=True,
         )
-        folder = gr.Textbox(
+        cropped = gr.Checkbox(
+            False,
+            label=_("Crop images as they are trained"),
+            info=_(
+                "Otherwise images stay whole; a column “crop” says where a moved crop lies, except in kohya’s folders."
+            ),
+            elem_id="dataset-export-cropped",
+            interactive=True,
+        )
+        folder = path_box(
+            takes=[FOLDER],
             label=_("Folder"),
             info=_("A new or empty folder. Leave empty to use exports, in the dataset's folder."),
             elem_id="dataset-export-folder",
@@ -74,7 +86,7 @@ def build() -> ExportBox:
                 interactive=True,
             )
             sidecars = gr.Button(_("Write the captions"), elem_id="dataset-sidecars", interactive=False, min_width=160)
-    return ExportBox(choice, folder, export, errors, words, file, sure, sidecars)
+    return ExportBox(choice, cropped, folder, export, errors, words, file, sure, sidecars)
 
 
 def wire(
@@ -92,6 +104,7 @@ def wire(
         *,
         subject: object,
         title: str,
+        cropped: bool,
         folder: str,
     ) -> dict[Any, Any]:
         with toasts():
@@ -99,6 +112,7 @@ def wire(
                 session.named(read_subject(subject).dataset),
                 FORMATS.get(title, "snapshot"),
                 folder.strip(),
+                cropped=cropped,
                 progress=lambda done, total: progress((done, total), desc=_("Writing"), unit=_("images")),
             )
             download = str(served_copy(place)) if place.is_file() else None
@@ -118,16 +132,13 @@ def wire(
             words += paragraph("bad", _("{captions} could not be written: {why}", captions=captions, why=why))
         return {box.words: words, box.sure: False}
 
-    def clear() -> dict[Any, Any]:
-        return {box.words: "", box.file: gr.update(value=None, visible=False), box.folder: "", box.sure: False}
-
-    of.change(clear, None, [box.words, box.file, box.folder, box.sure], **QUIET)
+    of.change(_clearing(box, session), of, [box.words, box.file, box.folder, box.sure, box.cropped], **QUIET)
     errors = FieldErrors(box.errors, "dataset-export", {"folder": box.folder})
     follow_form("dataset-export", errors.controls)
     errors.press(
         box.export.click,
         export,
-        inputs_kwargs={"subject": subject, "title": box.format, "folder": box.folder},
+        inputs_kwargs={"subject": subject, "title": box.format, "cropped": box.cropped, "folder": box.folder},
         outputs=[box.words, box.file],
         js=SAVED_WITH_SUBJECT,
         api_visibility="private",
@@ -137,8 +148,21 @@ def wire(
     then_refresh(box.sidecars.click(write, subject, [box.words, box.sure], js=SAVED_WITH_SUBJECT, **QUIET))
 
 
+def _clearing(box: ExportBox, session: DatasetSession) -> Callable[[str], dict[Any, Any]]:
+    """What clears the box for another dataset: images are cut as they are trained where a crop of it was moved."""
+
+    def clear(of: str) -> dict[Any, Any]:
+        with toasts():
+            rows = session.named(of).opened.rows if of else ()
+        moved = any(row.focus is not None for row in rows)
+        cleared = {box.words: "", box.file: gr.update(value=None, visible=False), box.folder: "", box.sure: False}
+        return {**cleared, box.cropped: moved}
+
+    return clear
+
+
 def export_dataset(
-    session: DatasetSession, kind: str, folder: str, *, progress: Callable[[int, int], None]
+    session: DatasetSession, kind: str, folder: str, *, cropped: bool, progress: Callable[[int, int], None]
 ) -> tuple[Path, Snapshot]:
     """Write the open dataset in one format; where it lies now, and what is in it.
 
@@ -160,9 +184,9 @@ def export_dataset(
         raise DatasetError(_("folder must be a whole path, got {folder!r}.", folder=folder)).about("folder")
     if kind == "zip":
         target = target if target.suffix == ".zip" else target / f"{dataset.name}.zip"
-        export_zip(snapshot, target, background=background, progress=progress)
+        export_zip(snapshot, target, background=background, cropped=cropped, progress=progress)
     elif kind == "kohya":
-        export_kohya(snapshot, target, background=background, progress=progress)
+        export_kohya(snapshot, target, background=background, cropped=cropped, progress=progress)
     else:
-        export_imagefolder(snapshot, target, background=background, progress=progress)
+        export_imagefolder(snapshot, target, background=background, cropped=cropped, progress=progress)
     return target, snapshot

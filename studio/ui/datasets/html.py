@@ -13,7 +13,6 @@ from studio.batches.folder import BatchFolder
 from studio.batches.outputs import read_provenance
 from studio.core.errors import PictureFileError
 from studio.core.language import N_, _, number
-from studio.core.records import label_or_none
 from studio.core.text import template
 from studio.datasets.inspection import thumbnail_path
 from studio.datasets.query import Facet, RowPage
@@ -23,6 +22,7 @@ from studio.datasets.session import DatasetSession, SessionView, Stamp
 from studio.datasets.source import DatasetRow
 from studio.images.decoding import open_rgb
 from studio.images.records import Problem
+from studio.jobs.words import title
 from studio.ui.shell.parts import data_url, paragraph
 
 _template = template("ui/templates/datasets.html")
@@ -94,7 +94,7 @@ def summary(session: DatasetSession, view: SessionView) -> Markup:
     rows = dataset.rows
     source = Path(dataset.recipe.source)
     provenance = read_provenance(source)
-    origin = provenance.sentence(label_or_none(BatchFolder(source.parent).label)) if provenance else ""
+    origin = provenance.sentence(title(BatchFolder(source.parent))) if provenance else ""
     return _template(
         "summary",
         problem=progress.problem if progress else "",

@@ -18,7 +18,7 @@ from studio.core.text import counted, template
 from studio.datasets.bulk import tags_of, with_tag, without_tag
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.session import DatasetSession
-from studio.ui.shell.parts import QUIET, toasts
+from studio.ui.shell.parts import QUIET, toast, toasts
 
 _template = template("ui/templates/datasets.html")
 
@@ -50,8 +50,8 @@ def read_act(event: gr.EventData) -> SelectedAct:
         raise DatasetError(_("The page does not say which images are meant. Reload it.")) from error
 
 
-def do(opened: OpenedDataset, asked: SelectedAct) -> None:
-    """Do it to all of them, to be undone as one.
+def do(opened: OpenedDataset, asked: SelectedAct) -> int:
+    """Do it to all of them, to be undone as one; how many changed.
 
     Raises:
         DatasetError: where an image is gone, there is no such act, or a tag is missing.
@@ -67,7 +67,13 @@ def do(opened: OpenedDataset, asked: SelectedAct) -> None:
     }
     if asked.act not in switches:
         raise DatasetError(_("There is nothing like {act!r} to do.", act=asked.act))
-    switches[asked.act]()
+    return switches[asked.act]()
+
+
+def report(opened: OpenedDataset, num_changed: int) -> None:
+    """Say what was done to several images; of one it is seen."""
+    if num_changed > 1:
+        toast(_("Done: {what}. Ctrl or ⌘ + Z undoes it.", what=opened.next_undo), duration=5)
 
 
 def _change_tags(opened: OpenedDataset, asked: SelectedAct, change: Callable[[str, str], str], message: str) -> int:
@@ -87,6 +93,7 @@ def wire(bar: gr.HTML, session: DatasetSession, *, then_refresh: Callable[[Any],
     def act(event: gr.EventData) -> None:
         with toasts():
             asked = read_act(event)
-            do(session.named(asked.dataset).opened, asked)
+            opened = session.named(asked.dataset).opened
+            report(opened, do(opened, asked))
 
     then_refresh(bar.click(act, None, None, **QUIET, trigger_mode="multiple"))

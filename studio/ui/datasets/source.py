@@ -17,6 +17,7 @@ from studio.datasets.session import DatasetSession, SessionView
 from studio.datasets.upload import DroppedFile
 from studio.ui.datasets.html import drop_zone
 from studio.ui.shell.parts import QUIET, Update, problem, toasts, uploads_folder
+from studio.ui.shell.path_chooser import FOLDER, path_box
 from studio.ui.shell.selection import FieldErrors, error_box, select
 
 DEMO_DATASET = "casual-shoes"
@@ -54,7 +55,8 @@ def build() -> SourceBox:
         )
         with gr.Column(elem_classes="source-fields"):
             with gr.Row(elem_classes="toolbar"):
-                path = gr.Textbox(
+                path = path_box(
+                    takes=[FOLDER],
                     label=_("Or open a folder in place"),
                     placeholder="/Users/you/Pictures",
                     elem_id="dataset-path",

@@ -6,7 +6,6 @@ from typing import Any
 
 import gradio as gr
 
-from studio.core.errors import DatasetError
 from studio.core.language import N_, _
 from studio.datasets.session import DatasetSession, SessionView
 from studio.ui.datasets import browser as dataset_browser
@@ -74,12 +73,13 @@ def build() -> DatasetTab:
             with gr.Column(elem_classes="dataset-pictures"):
                 browser = dataset_browser.Browser(**filters, grid=dataset_browser.build_grid())
                 selected = dataset_selected.build()
-            detail = dataset_detail.build()
+            with gr.Column(elem_classes="dataset-detail", min_width=320):
+                export = dataset_export.build()
+                detail = dataset_detail.build()
         recipe = dataset_recipe_box.build(layout_words)
         captioning = dataset_captioning.build()
         bulk = dataset_bulk.build()
         statistics = dataset_statistics.build()
-        export = dataset_export.build()
     return DatasetTab(
         source, summary_line, version, canvas, browser, selected, detail, recipe, captioning, bulk, statistics, export
     )
@@ -228,11 +228,13 @@ def _wire_detail(tab: DatasetTab, session: DatasetSession, *, then_refresh: Call
 
         return do
 
-    def move_crop(event: gr.EventData) -> None:
+    def move_crop(event: gr.EventData) -> Any:  # noqa: ANN401 - gradio's update
         with toasts():
-            dataset_detail.move_crop(session, event)
+            moved = dataset_detail.move_crop(session, event)
+        return True if moved else gr.skip()  # an export has the crops that were moved
 
-    then_refresh(detail.picture.click(move_crop, None, None, trigger_mode="multiple", **QUIET))
+    crops = detail.picture.click(move_crop, None, tab.export.cropped, trigger_mode="multiple", **QUIET)
+    then_refresh(crops)
     gr.api(dataset_detail.saver(session), api_name="save_captions", queue=False, api_visibility="private")
     pressed = {"subject": detail.subject, "shown_file": detail.shown_file, **browser.query}
     both = [*browser.rendered.values(), *detail.rendered.values()]
@@ -241,12 +243,14 @@ def _wire_detail(tab: DatasetTab, session: DatasetSession, *, then_refresh: Call
 
 
 def _acts(detail: dataset_detail.Detail) -> dict[gr.Button, Callable[[DatasetSession, Subject], object]]:
-    """What each button does to the image, or to the dataset, that the page shows."""
+    """What each button does to the selected images, else to the one that the page shows, or to the dataset."""
 
     def toggle(page: DatasetSession, asked: Subject) -> None:
-        if not asked.key:
-            raise DatasetError(_("Choose an image first."))
-        page.opened.set_excluded([asked.key], not page.opened.row(asked.key).excluded)
+        used = not all(page.opened.row(key).excluded for key in asked.keys)
+        dataset_selected.report(page.opened, page.opened.set_excluded(asked.keys, used))
+
+    def reset(page: DatasetSession, asked: Subject) -> None:
+        dataset_selected.report(page.opened, page.opened.reset_captions(asked.keys))
 
     def undo(page: DatasetSession, _asked: Subject) -> None:
         if not page.opened.next_undo:
@@ -266,7 +270,7 @@ def _acts(detail: dataset_detail.Detail) -> dict[gr.Button, Callable[[DatasetSes
         detail.exclude: toggle,
         detail.convert: lambda page, asked: page.convert(asked.key),
         detail.recode: lambda page, asked: page.opened.recode_caption(asked.key),
-        detail.reset: lambda page, asked: page.opened.reset_captions([asked.key]),
+        detail.reset: reset,
         detail.undo: undo,
         detail.redo: redo,
     }

@@ -1,6 +1,6 @@
 """The Compare mode: base against LoRA, or LoRA against LoRA, from the same noise."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ from studio.ui.shell.images import wire_size_note
 from studio.ui.shell.parts import QUIET, Part, data_url, save_link, toasts
 from studio.ui.shell.selection import FieldErrors, SelectedPair, error_box, select
 from studio.ui.shell.status import cancel_button, cancelling
+from studio.ui.speed import build_speed, render_speed, speed_loras_of, wire_speed
 
 MODE = "compare"
 STRIP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
@@ -63,7 +64,7 @@ def build_form() -> tuple[dict[str, Any], gr.HTML, SettingsForm]:
         interactive=True,
     )
     sides = {"left": left, "left_strength": left_strength, "right": right, "right_strength": right_strength}
-    generation = build_generation(MODE)
+    generation = build_generation(MODE, speed=build_speed)
     named = {**form.fields, **shared.fields, **sides, "strip": strip, **generation.fields}
     build_reset(named, form=MODE)
     return named, notes, generation
@@ -85,7 +86,7 @@ def to_settings(values: Mapping[str, Any]) -> CompareSettings:
         {
             "prompts": read_value(CompareSettings, "prompts", values["prompts"]),
             "num_seeds": values["num_seeds"],
-            "generation": {**read_generation(values), "prompt": ""},
+            "generation": {**read_generation(values), "prompt": "", "loras": speed_loras_of(values["speed"])},
             "left": left,
             "right": right,
             "strip": STRIP if values["strip"] and right else (),
@@ -145,6 +146,7 @@ def build() -> CompareMode:
         "compare-after": after,
         "compare-left": form["left"],
         "compare-right": form["right"],
+        "compare-speed": form["speed"],
         "run-compare": run,
         "cancel-compare": cancel,
         **vote.shown,
@@ -165,7 +167,7 @@ def _build_slider() -> gr.ImageSlider:
     )
 
 
-def render(view: EngineView, lora_names: Sequence[str], chosen: SelectedPair | None) -> dict[str, Part]:
+def render(view: EngineView, library: LoraLibrary, chosen: SelectedPair | None) -> dict[str, Part]:
     """What every shown part of the mode should be now: a pair of the running or the last comparison.
 
     Args:
@@ -176,11 +178,13 @@ def render(view: EngineView, lora_names: Sequence[str], chosen: SelectedPair | N
     # While one is made, the small images show the pair in work; the slider keeps the last finished one.
     to_come = saved is not None and running and count < len(saved.report.settings.pairs())
     number, small = max(0, count - 1), count if to_come else max(0, count - 1)
+    in_work = compare_view.strip_in_work(saved.report) if saved and running else None
+    strip = number if in_work is None else in_work
     if chosen and saved and chosen.comparison == saved.folder.name and 0 <= chosen.number < count:
-        number = small = chosen.number
+        number = small = strip = chosen.number
     files = compare_view.pair_files(saved, number)
     finished = saved is not None and saved.report.finished and count > 0
-    choices = gr.update(choices=[(_(BASE), BASE), *lora_names])
+    choices, speed = gr.update(choices=[(_(BASE), BASE), *library.usable_names()]), render_speed(library)
     ends = compare_view.captions(saved.report if saved else None)
     return {
         "compare-state": lambda: state_box(view, idle=_idle_words(saved)),
@@ -190,10 +194,11 @@ def render(view: EngineView, lora_names: Sequence[str], chosen: SelectedPair | N
         "compare-slider": gr.update(value=files, visible=files is not None),
         "compare-ends": gr.update(value=ends, visible=files is not None),
         "compare-side-by-side": lambda: compare_view.side_by_side(saved, small, view),
-        "compare-strip": lambda: compare_view.strip(saved, view),
+        "compare-strip": lambda: compare_view.strip(saved, strip, view),
         "compare-after": gr.update(visible=finished),
         "compare-left": choices,
         "compare-right": choices,
+        "compare-speed": speed,
         "run-compare": gr.update(interactive=view.takes_runs),
         "cancel-compare": cancel_button(view, "comparing"),
         **blind_vote.render_vote(finished=finished),
@@ -243,6 +248,7 @@ def wire(
     then_refresh(errors.press(mode.run.click, compare, inputs_kwargs=mode.form, outputs=[mode.grid_link], **QUIET))
     then_refresh(mode.cancel.click(cancelling(engine, "comparing"), **QUIET))
     wire_size_note(mode.generation, engine, mode.form)
+    wire_speed(mode.form, LoraLibrary(user_data.loras))
     pair = "pair: { comparison: values[0], number: values[1] }"
     then_refresh(select(mode.pair.input, selection, mode.of, mode.pair, change=pair))
     mode.grid.click(make_grid, mode.of, mode.grid_link, **QUIET)

@@ -122,27 +122,39 @@ def _not_made() -> Markup:
     return empty_frame("·", _("not made"))
 
 
-def strip(saved: SavedComparison | None, view: EngineView) -> Markup:
-    """The right side at each strength: in a row, and large beside the left side, where a slider goes through them."""
+def strip(saved: SavedComparison | None, index: int, view: EngineView) -> Markup:
+    """A pair's right side at each strength: in a row, and large beside the left side, where a slider goes through them.
+
+    Of a pair that has none, as in a comparison that was cancelled, those of the last one that has.
+    """
     if saved is None or not saved.report.settings.strip:
         return Markup()
-    figures = [_strip_figure(saved.folder, picture) for picture in saved.report.strip]
-    missing = saved.report.settings.strip[len(figures) :]
-    for number, strength in enumerate(missing):
-        running = number == 0 and view.phase == "comparing" and saved.report.num_finished >= _num_pair_pictures(saved)
-        frame = running_frame(view) if running else _not_made()
+    report, running = saved.report, view.phase == "comparing"
+    if not running:
+        index = min(index, max(0, len(report.strips) - 1))
+    pictures = report.strips[index] if index < len(report.strips) else ()
+    figures = [_strip_figure(saved.folder, picture) for picture in pictures]
+    # Of all pairs the strips are made one after the other, once the pairs are there.
+    is_next = running and strip_in_work(report) == index
+    for number, strength in enumerate(report.settings.strip[len(figures) :]):
+        frame = running_frame(view) if is_next and number == 0 else _not_made()
         figures.append(card(frame, _template("strength", strength=strength, difference=None)))
-    made = [picture.strength for picture in saved.report.strip if picture.picture.file]
+    made = [picture.strength for picture in pictures if picture.picture.file]
     live = Markup()
     if len(made) > 1:
-        left = card(_frame(saved.folder, saved.report.pairs[0].left, _("left image")), saved.report.shown_left)
+        left = card(_frame(saved.folder, report.pairs[index].left, _("left image")), report.shown_left)
         nearest = min(range(len(made)), key=lambda number: abs(made[number] - 1))
-        live = _template("strength_slider", left=left, name=saved.report.shown_right, strengths=made, first=nearest)
-    return _template("strip", live=live, figures=figures)
+        live = _template("strength_slider", left=left, name=report.shown_right, strengths=made, first=nearest)
+    several = len(report.settings.pairs()) > 1 and index < len(report.pairs)
+    pair = pair_name(index, report.pairs[index]) if several else ""
+    return _template("strip", pair=pair, live=live, figures=figures)
 
 
-def _num_pair_pictures(saved: SavedComparison) -> int:
-    return 2 * len(saved.report.settings.pairs())
+def strip_in_work(report: CompareReport) -> int | None:
+    """The pair whose images by strength are made now; None before, and where all are there."""
+    length, pairs = len(report.settings.strip), len(report.settings.pairs())
+    is_begun = bool(length) and report.num_finished >= 2 * pairs
+    return len(report.strip) // length if is_begun and len(report.strip) < length * pairs else None
 
 
 def _strip_figure(folder: Path, picture: StripPicture) -> Markup:

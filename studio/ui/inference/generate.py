@@ -1,6 +1,6 @@
 """The Generate mode: the form on the left, the images of the last press on the right."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from studio.core.records import label_beside, label_or_none
 from studio.core.results import FailedImage, ImageRecord, ImagesReport, MadeImage
 from studio.core.text import counted, template
 from studio.engine.process.client import EngineClient
-from studio.engine.process.view import RUNNING_PHASES, EngineView
+from studio.engine.process.view import ACTIVE_PHASES, RUNNING_PHASES, EngineView
 from studio.images.files import read_picture_text
 from studio.images.gallery import picture_name
 from studio.loras.library import LoraLibrary
@@ -42,6 +42,7 @@ from studio.ui.shell.item_actions import label_html
 from studio.ui.shell.parts import QUIET, Part, live_html, paragraph, problem, table, toasts, verdict
 from studio.ui.shell.selection import FieldErrors, error_box
 from studio.ui.shell.status import cancel_button, cancelling, phase_words
+from studio.ui.speed import wire_speed
 
 _template = template("ui/templates/inference.html")
 
@@ -103,14 +104,16 @@ def build() -> GenerateMode:
     return GenerateMode(form, run, cancel, errors, of, queue, canvas, pictures, shown)
 
 
-def render(view: EngineView, lora_names: Sequence[str], past: Path | None = None) -> dict[str, Part]:
+def render(view: EngineView, library: LoraLibrary, past: Path | None = None) -> dict[str, Part]:
     """What every shown part of the mode should be now.
 
     Args:
         past: the past image to be shown large; None where the images of the last press are.
     """
     return {
-        "generate-state": lambda: state_box(view, idle=_idle_words(view.images)),
+        "generate-state": lambda: state_box(
+            view, idle=_idle_words(view.images), is_whole=view.images is None or view.images.finished
+        ),
         "generate-pictures": lambda: _pictures(view) if past is None else past_image(past),
         "generate-queue": lambda: queue_html(view),
         "run-generate": gr.update(
@@ -118,13 +121,18 @@ def render(view: EngineView, lora_names: Sequence[str], past: Path | None = None
         ),
         "cancel-generate": cancel_button(view, "generating"),
         "generate-of": gr.update(value=str(view.run_number)),
-        **render_form(view, lora_names),
+        **render_form(view, library),
     }
 
 
-def state_box(view: EngineView, *, idle: str) -> Markup:
-    """What went wrong, and what is going on; `idle` where nothing is."""
-    word, sentence = (_("Ready."), idle) if view.phase == "ready" else phase_words(view)
+def state_box(view: EngineView, *, idle: str, is_whole: bool = True) -> Markup:
+    """What went wrong, and what is going on; `idle` where nothing is.
+
+    Args:
+        is_whole: whether what was asked for last was made or cancelled, and not ended by an error.
+    """
+    ready = _("Ready.") if is_whole else _("Ended early.")
+    word, sentence = (ready, idle) if view.phase == "ready" else phase_words(view)
     return problem(view.problem) + verdict(word, sentence)
 
 
@@ -139,6 +147,8 @@ def _idle_words(report: ImagesReport | None) -> str:
         return _("Describe an image and press “Generate”, or Ctrl+Enter.")
     failed = sum(isinstance(image, FailedImage) for image in report.images)
     made = len(report.images) - failed
+    if not report.images and not report.finished:  # an error ended it, which stands above
+        return _("No image was made.")
     images = counted(report.settings.num_images, "image", "images")
     words = [_("{made} of {images} made, checked and saved.", made=made, images=images)]
     if failed:
@@ -153,13 +163,15 @@ def _pictures(view: EngineView) -> Markup:
     report = view.images
     if report is None:
         return _template(
-            "sheet", cards=[card(empty_frame("◻", _("Your image will appear here")), _template("first_run"))]
+            "sheet", cards=[card(empty_frame("", _("Your image will appear here")), _template("first_run"))]
         )
     cards = [_card(i, image) for i, image in enumerate(report.images)]
     if view.phase == "generating":
         cards.append(card(running_frame(view), paragraph("facts", _step_words(view))))
-    to_come = report.settings.num_images - len(cards) if not report.finished else 0
-    cards += [card(empty_frame(str(len(cards) + i + 1), _("not made yet")), "") for i in range(to_come)]
+    left = report.settings.num_images - len(cards) if not report.finished else 0
+    waiting = view.phase in ACTIVE_PHASES  # else an error ended it: none of them comes
+    missing = _("not made yet") if waiting else _("not made")
+    cards += [card(empty_frame(str(len(cards) + i + 1), missing), "") for i in range(left)]
     return _template("sheet", cards=cards)
 
 
@@ -223,6 +235,7 @@ def wire(
     then_refresh(mode.queue.click(unqueue, None, None, **QUIET))
     wire_size_note(mode.form.generation, engine, named)
     mode.form.size.wire(engine)
+    wire_speed(named, library)
     lora_chips.wire(mode.form.chips, named, library, also=[tab.select])
     counted_from = {name: named[name] for name in ("prompt", "negative_prompt", "long_prompt")}
     for trigger in (tab.select, *(control.change for control in counted_from.values())):

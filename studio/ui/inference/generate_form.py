@@ -2,7 +2,7 @@
 
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.images.prompts import unlike_a1111
 from studio.images.tokens import PART_TOKENS, TokenCounter, prompt_notes
+from studio.loras.library import LoraLibrary
 from studio.ui.forms import (
     LORA_ROWS,
     NO_LORA,
@@ -30,6 +31,7 @@ from studio.ui.forms import (
 )
 from studio.ui.inference import lora_chips
 from studio.ui.shell.parts import QUIET, Part, paragraph
+from studio.ui.speed import build_speed, render_speed
 
 _template = template("ui/templates/inference.html")
 
@@ -71,7 +73,7 @@ class GenerateForm:
         """What a refresh keeps true, by the parts' names."""
         loras = {f"generate-lora-{i}": self.named[f"lora_{i}"] for i in range(LORA_ROWS)}
         sides = {f"generate-{side}": self.named[side] for side in ("width", "height")}
-        return {"generate-aspects": self.size.aspects, **loras, **sides}
+        return {"generate-aspects": self.size.aspects, "generate-speed": self.named["speed"], **loras, **sides}
 
     def filled_by(self, settings: GenerationSettings) -> dict[Any, Any]:
         """What an event returns so that the form says these settings; LoRAs past its rows go into the prompt."""
@@ -93,7 +95,7 @@ def build_form() -> GenerateForm:
     form.add("negative_prompt", elem_id="generate-negative")
     chips, rows = lora_chips.build(), build_lora_rows(MODE)
     size = SizeRow()
-    generation = build_generation(MODE, head=size.build)
+    generation = build_generation(MODE, speed=build_speed, head=size.build)
     named = {**form.fields, **rows, **generation.fields, "new_seed": size.new_seed, "num_images": size.num_images}
     build_reset(named, form=MODE)
     return GenerateForm(named, tokens, chips, generation, size)
@@ -171,13 +173,14 @@ def aspects_html(view: EngineView) -> Markup:
     return _template("aspects", sizes=aspect_sizes(*own), own=own)
 
 
-def render_form(view: EngineView, lora_names: Sequence[str]) -> dict[str, Part]:
+def render_form(view: EngineView, library: LoraLibrary) -> dict[str, Part]:
     """What every shown part of the form should be now."""
-    choices = gr.update(choices=[(_(NO_LORA), NO_LORA), *lora_names])
+    choices = gr.update(choices=[(_(NO_LORA), NO_LORA), *library.usable_names()])
     own = (view.facts.width, view.facts.height) if view.facts else ("", "")
     sides = zip(("width", "height"), own, strict=True)
     return {
         "generate-aspects": lambda: aspects_html(view),
+        "generate-speed": render_speed(library),
         **{f"generate-{side}": gr.update(placeholder=str(pixels)) for side, pixels in sides},
         **{f"generate-lora-{i}": choices for i in range(LORA_ROWS)},
     }

@@ -24,6 +24,7 @@ from studio.images.a1111 import PictureText
 from studio.images.comparison import BASE
 from studio.images.files import read_picture_text
 from studio.images.gallery import History, HistoryPage, PastPicture, picture_name
+from studio.loras.speed import lora_of_speed
 from studio.ui.forms import NO_CHANGE, generation_values
 from studio.ui.inference.generate import IMAGE_CLICKS, GenerateMode
 from studio.ui.inference.generate_form import RANDOM_SEED_LIMIT, GenerateForm
@@ -250,10 +251,11 @@ def compare_values(record: ImageRecord, compare: Mapping[str, Any]) -> dict[Any,
     settings = record.settings
     prompt = " ".join(settings.prompt.split())  # there a line is a prompt
     values = {**generation_values(settings), "prompts": prompt, "num_seeds": 1, "left": BASE}
-    if settings.loras:
-        values |= {"right": settings.loras[0].name, "right_strength": settings.loras[0].strength}
-    if len(settings.loras) > 1:
-        name = settings.loras[0].name
+    loras = [choice for choice in settings.loras if choice.name != lora_of_speed(str(values["speed"]))]
+    if loras:
+        values |= {"right": loras[0].name, "right_strength": loras[0].strength}
+    if len(loras) > 1:
+        name = loras[0].name
         toast(_("Compare has one LoRA a side: {name} is chosen, the image's others are not.", name=name))
     return {control: values[name] for name, control in compare.items() if name in values}
 

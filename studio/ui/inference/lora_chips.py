@@ -53,13 +53,19 @@ def build() -> gr.HTML:
     return gr.HTML(elem_id="generate-loras", padding=False, js_on_load=_CLICKS)
 
 
-def chips_of(values: Mapping[str, Any], names: Sequence[str]) -> list[Chip]:
-    """Those that the form's values name, the rows first; `names` are in the library."""
+def chips_of(values: Mapping[str, Any], names: Sequence[str], *, broken: Sequence[str] = ()) -> list[Chip]:
+    """Those that the form's values name, the rows first.
+
+    Args:
+        names: can be used.
+        broken: further ones of the library.
+    """
+    problems = {**dict.fromkeys(broken, _("cannot be used: the LoRA library says why")), **dict.fromkeys(names, "")}
     chips = []
     for row in range(LORA_ROWS):
         name = values.get(f"lora_{row}")
         if name and name != NO_LORA:
-            chips.append(_chip("row", row, str(name), float(values.get(f"strength_{row}") or 0), names))
+            chips.append(_chip("row", row, str(name), float(values.get(f"strength_{row}") or 0), problems))
     tags = split_lora_tags(str(values.get("prompt") or ""))[1]
     for index, tag in enumerate(tags):
         try:
@@ -67,12 +73,12 @@ def chips_of(values: Mapping[str, Any], names: Sequence[str]) -> list[Chip]:
         except SettingsError as error:
             chips.append(Chip("tag", index, tag, 1, str(error)))
         else:
-            chips.append(_chip("tag", index, choice.name, choice.strength, names))
+            chips.append(_chip("tag", index, choice.name, choice.strength, problems))
     return chips
 
 
-def _chip(source: Literal["row", "tag"], index: int, name: str, strength: float, names: Sequence[str]) -> Chip:
-    return Chip(source, index, name, strength, "" if name in names else _("not in the library"))
+def _chip(source: Literal["row", "tag"], index: int, name: str, strength: float, problems: Mapping[str, str]) -> Chip:
+    return Chip(source, index, name, strength, problems.get(name, _("not in the library")))
 
 
 def chips_html(chips: Sequence[Chip]) -> Markup:
@@ -104,13 +110,16 @@ def wire(box: gr.HTML, named: Mapping[str, Any], library: LoraLibrary, *, also: 
     rows = (f"{part}_{row}" for row in range(LORA_ROWS) for part in ("lora", "strength"))
     asked = {name: named[name] for name in ("prompt", *rows)}
 
+    def now(values: Mapping[str, Any]) -> list[Chip]:
+        return chips_of(values, library.usable_names(), broken=library.names())
+
     def show(**values: Any) -> Markup:  # noqa: ANN401 - the form's values
-        return chips_html(chips_of(values, library.names()))
+        return chips_html(now(values))
 
     def change(event: gr.EventData, values: Mapping[str, Any], strength: float | None) -> dict[Any, Any]:
         pressed = tuple(getattr(event, name, None) for name in ("source", "index", "name"))
         with toasts():
-            for chip in chips_of(values, library.names()):
+            for chip in now(values):
                 if (chip.source, chip.index, chip.name) == pressed:
                     return by_component(asked, changed_values(values, chip, strength))
             raise SettingsError(_("Nothing was changed: the form was changed meanwhile. Press again."))

@@ -1,6 +1,6 @@
 """The LoRA library, a mode of the Inference tab: a card for each file, and a place to drop new ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ from markupsafe import Markup
 
 from studio.core.errors import StudioError
 from studio.core.files import remove_uploads
-from studio.core.language import _, number
+from studio.core.language import N_, _, number
 from studio.core.records import Label, label_or_none, write_label
 from studio.core.results import LoraCard
 from studio.core.text import counted, template
+from studio.engine.hub import find_hub_file
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import LoraChecked
 from studio.engine.process.view import EngineView
@@ -27,6 +28,8 @@ from studio.ui.shell.selection import Selection, select
 _template = template("ui/templates/inference.html")
 
 CARDS_PER_PAGE = 24
+# For Stable Diffusion 1.5, of the authors of arXiv 2311.05556; its name in the library says what it is.
+LCM_LORA, LCM_NAME = ("latent-consistency/lcm-lora-sdv1-5", "pytorch_lora_weights.safetensors"), "lcm-lora-sdv1-5"
 # Gradio's HTML takes events of its own; the name of the LoRA goes with ours.
 _CLICKS = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-name]");
@@ -39,6 +42,7 @@ class LoraPanel:
     """Its components, by what they are for."""
 
     drop: gr.File
+    get_lcm: gr.Button
     words: gr.HTML
     search: gr.Textbox
     previous: gr.Button
@@ -60,6 +64,7 @@ def build() -> LoraPanel:
             elem_id="drop-lora",
             interactive=True,
         )
+        get_lcm = gr.Button(_("Get LCM-LoRA (135 MB)"), size="sm", min_width=160, scale=0, elem_id="get-lcm")
         words = gr.HTML(elem_id="lora-words", padding=False)
         with gr.Row(visible=False, elem_id="lora-pages", elem_classes="compact") as pages:
             search = gr.Textbox(label=_("Search names and notes"), max_lines=1, elem_id="lora-search", scale=3)
@@ -77,7 +82,7 @@ def build() -> LoraPanel:
         "lora-cards": cards,
         "check-loras": check,
     }
-    return LoraPanel(drop, words, search, previous, following, check, cards, label, trash, shown)
+    return LoraPanel(drop, get_lcm, words, search, previous, following, check, cards, label, trash, shown)
 
 
 def render(view: EngineView, library: LoraLibrary, selection: Selection) -> dict[str, Part]:
@@ -156,7 +161,20 @@ def wire(
         for name in library.names():
             engine.check_lora(name)
 
+    def get_lcm() -> Iterator[Markup]:
+        yield paragraph("quiet", _("Downloading LCM-LoRA from Hugging Face …"), role="status")
+        try:
+            file = find_hub_file(*LCM_LORA)
+            card = library.add(file, name=LCM_NAME)
+        except StudioError as error:
+            yield paragraph("bad", error, role="alert")
+            return
+        engine.check_lora(card.name)
+        says = N_("{name} was added to the library: choose it as the speed in Generate, Compare or Batch.")
+        yield paragraph("good", _(says, name=card.name), role="status")
+
     then_refresh(panel.drop.upload(add, panel.drop, [panel.words, panel.drop], **QUIET))
+    then_refresh(panel.get_lcm.click(get_lcm, None, panel.words, **QUIET))
 
     _wire_kept_order(panel, engine, library, then_refresh=then_refresh)
     for asked in (panel.search.submit, panel.search.blur):

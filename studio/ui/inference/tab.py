@@ -83,9 +83,9 @@ def render(
     return {
         N_("The device"): lambda: device_busy_box.render(view, jobs, blocking_jobs),
         N_("The smoke test"): lambda: smoke_mode.render(view),
-        N_("Generate"): lambda: generate_mode.render(view, library.names(), history_panel.shown_large(past, selection)),
+        N_("Generate"): lambda: generate_mode.render(view, library, history_panel.shown_large(past, selection)),
         N_("The history"): lambda: {"generate-strip": lambda: history_panel.strip_html(past, selection)},
-        N_("Compare"): lambda: compare_mode.render(view, library.names(), selection.pair),
+        N_("Compare"): lambda: compare_mode.render(view, library, selection.pair),
         N_("The library of LoRAs"): lambda: lora_library.render(view, library, selection),
         N_("The engine"): lambda: {"start": gr.update(visible=view.phase in ("gone", "off"))},
     }

@@ -27,7 +27,7 @@ from studio.ui.datasets import tab as dataset_tab
 from studio.ui.datasets.captioning import CaptionJobs, caption_jobs
 from studio.ui.inference import tab as inference_tab
 from studio.ui.inference.history import PastImages
-from studio.ui.shell import engine_panel
+from studio.ui.shell import engine_panel, path_chooser
 from studio.ui.shell.commands import Commands
 from studio.ui.shell.device_busy_box import BlockingJobs
 from studio.ui.shell.images import wire_size_note
@@ -282,6 +282,7 @@ def build_app(
         status = _build_status_line()
         panel = engine_panel.build()
         live_html(PAGE_PROBLEMS)
+        path_chooser.build(user_data)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(_("Inference"), id="inference", elem_id="tab-inference") as inference:
                 tab = inference_tab.build()

@@ -34,7 +34,12 @@ LOGIN_PATH = "/login"
 LOGIN_CHECK_PATH = "/gradio_api/login_check"
 
 # What a visitor needs to see the form that asks for the password; it holds nothing of the user's.
-OPEN_PATHS = frozenset({"", "/logout", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json", LOGIN_CHECK_PATH})
+OPEN_PATHS = frozenset(
+    (
+        *("", "/logout", "/theme.css", "/robots.txt", LOGIN_CHECK_PATH),
+        *("/manifest.json", "/favicon.ico", "/icon.svg", "/icon-192.png", "/icon-512.png"),
+    )
+)
 OPEN_FOLDERS = ("/static/", "/assets/", "/svelte/")
 
 LANGUAGE_COOKIE = "language"

@@ -132,7 +132,7 @@ def running_frame(view: EngineView) -> Markup:
 
 
 def empty_frame(sign: str, words: str) -> Markup:
-    """A place for an image."""
+    """A place for an image; without a sign it shows the outline of a picture."""
     return _template("empty_frame", sign=sign, words=words)
 
 

@@ -19,6 +19,7 @@ from studio.core.language import _
 from studio.core.records import Label, label_or_none, read_label
 from studio.core.text import template
 from studio.jobs.session import FolderT, JobSession
+from studio.jobs.words import title
 from studio.ui.shell.parts import QUIET, paragraph, toast, toasts
 
 _template = template("ui/templates/shell.html")
@@ -240,7 +241,7 @@ def wire_job_label(
 
     def find(selection: str) -> Labelled:
         folder = folder_of(selection)
-        return Labelled(folder.name, folder.name, label_or_none(folder.label))
+        return Labelled(folder.name, title(folder), label_or_none(folder.label))
 
     def save(about: str, written: Written) -> str:
         session.set_label(session.named(about), written.label())

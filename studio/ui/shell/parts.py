@@ -33,7 +33,7 @@ from studio.core.errors import StudioError, error_message, system_error_message
 from studio.core.files import read_file, read_text
 from studio.core.language import N_, _, language, speaking
 from studio.core.paths import assets_folder
-from studio.core.rules import shown
+from studio.core.rules import labels_alone, shown
 from studio.core.text import escape, template
 
 logger = logging.getLogger(__name__)
@@ -60,10 +60,11 @@ def follower(elem_id: str) -> gr.HTML:
 
 CHOICE_WORDS = frozenset(
     (
-        *(N_("auto"), N_("on"), N_("off"), N_("no"), N_("random"), N_("centre"), N_("every combination")),
+        *(N_("auto"), N_("on"), N_("off"), N_("part"), N_("no"), N_("random"), N_("centre"), N_("every combination")),
         *(N_("constant"), N_("linear"), N_("cosine"), N_("cosine with restarts"), N_("exponential")),
         *(N_("attention"), N_("attention + feed-forward"), N_("attention + feed-forward + resnets")),
-        *(N_("attention + feed-forward + convolutions"), N_("model's own")),
+        *(N_("attention + feed-forward + convolutions"), N_("as LCM-LoRA")),
+        *(N_("model's own"), N_("images"), N_("few steps")),
     )
 )
 """Choices that are words. All others are names, the same in every language."""
@@ -223,7 +224,7 @@ class Page(gr.Blocks):  # type: ignore[misc]  # likewise
         self._language = language()
 
     async def process_api(self, block_fn: Any, inputs: list[Any], *more: Any, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - as gradio has them
-        with speaking(self._language), Guard().over("A press on the page") as caught:
+        with speaking(self._language), labels_alone(), Guard().over("A press on the page") as caught:
             try:
                 answer: dict[str, Any] = await super().process_api(block_fn, inputs, *more, **options)
                 return answer

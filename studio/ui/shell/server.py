@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from studio.ui.shell.commands import Commands
 from studio.ui.shell.guards import LOOPBACK_HOSTS, allowed_hosts, read_root_path
 
 FIRST_PORT, LAST_PORT = 7860, 7959
+WINDOW_SECONDS = 10.0
 NO_PROXY_NAMES = ("NO_PROXY", "no_proxy")
 CERTIFICATE_NAMES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 MAC_APPS = ("Google Chrome", "Microsoft Edge", "Chromium", "Brave Browser")
@@ -110,7 +112,16 @@ def open_page(url: str, *, window: bool) -> None:
     opened = subprocess.Popen(
         [program, f"--app={url}"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    threading.Thread(target=opened.wait, daemon=True).start()  # so that no ended process is left over
+    instead = _("{program} opened no window, so the page opens in your browser instead.", program=program)
+    threading.Thread(target=_wait_for_window, args=(opened, url, instead), daemon=True).start()
+
+
+def _wait_for_window(opened: subprocess.Popen[bytes], url: str, instead: str) -> None:
+    """So that no ended process is left over. One that fails at once has no screen, or must not run as this user."""
+    started = time.monotonic()
+    if opened.wait() != 0 and time.monotonic() - started < WINDOW_SECONDS:
+        print(instead, flush=True)
+        webbrowser.open(url)
 
 
 def find_window_program(platform: str, environment: Mapping[str, str]) -> str | None:

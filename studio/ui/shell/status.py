@@ -13,7 +13,7 @@ from studio.core.text import duration, gigabytes, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView, Phase
 from studio.jobs.queue import JobKind
-from studio.jobs.session import JobLine
+from studio.jobs.session import JobLine, has_work
 from studio.ui.shell.commands import PreflightState
 from studio.ui.shell.parts import Update, toasts
 
@@ -61,22 +61,27 @@ def measuring_words(state: PreflightState, kind: MeasuredKind) -> Markup:
 
 
 def title_words(jobs: Sequence[JobLine], view: EngineView) -> str:
-    """`10 % training shoes-white`, for the title of the browser's tab; "" where nothing goes on."""
+    """`10% training shoes-white`, for the title of the browser's tab; "" where nothing goes on."""
     running = next((line for line in jobs if line.job.state == "running"), None)
     if running:
-        share = f"{100 * running.step // running.num_steps} % " if running.num_steps and running.step else ""
+        share = f"{100 * running.step // running.num_steps}% " if running.num_steps and running.step else ""
         return share + job_name(running)
     if view.phase not in RUN_NAMES:
         return ""
     step = view.step
     total = step.num_pictures * step.num_steps if step else 0
-    share = f"{100 * (step.picture * step.num_steps + step.step) // total} % " if step and total else ""
+    share = f"{100 * (step.picture * step.num_steps + step.step) // total}% " if step and total else ""
     return share + _(RUN_NAMES[view.phase])
 
 
 def header_tools() -> Markup:
     """What lies at the end of the line: the other languages, whether to be notified when work ends, and the keys."""
     return _template("header_tools", languages=[pair for pair in LANGUAGES.items() if pair[0] != language()])
+
+
+def start_words(jobs: Sequence[JobLine]) -> str:
+    """What the button that begins a job says."""
+    return _("Add to queue") if has_work(jobs) else _("Start")
 
 
 def job_name(line: JobLine) -> str:

@@ -18,7 +18,9 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.routing import BaseRoute
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from studio.core.errors import StudioError
@@ -66,9 +68,38 @@ def web_app(
         Middleware(UploadGuard, folder=uploads),
     ]
     pages = PagesByLanguage(build_page, logins=logins, root_path=root_path)
-    app = FastAPI(openapi_url=None, middleware=guards, lifespan=pages.lifespan)
+    app = FastAPI(openapi_url=None, middleware=guards, lifespan=pages.lifespan, routes=_installing())
     app.mount("/", pages)
     return app
+
+
+def _installing() -> list[BaseRoute]:
+    """What a browser asks for to install the page as an app: all addresses are relative, so they hold below any proxy.
+
+    Gradio's own manifest names its icon from the server's root, and each language would be another app.
+    """
+    icons = [
+        {"src": "icon.svg", "sizes": "any", "type": "image/svg+xml"},
+        {"src": "icon-192.png", "sizes": "192x192", "type": "image/png"},
+        {"src": "icon-512.png", "sizes": "512x512", "type": "image/png"},
+    ]
+    manifest = {
+        "name": "LoRA Studio",
+        "start_url": "./",
+        "scope": "./",
+        "display": "standalone",
+        "background_color": "#f8fafc",
+        "theme_color": "#4f46e5",
+        "icons": icons,
+    }
+
+    def answer_manifest(_request: Request) -> JSONResponse:
+        return JSONResponse(manifest, media_type="application/manifest+json")
+
+    def answer_icon(request: Request) -> FileResponse:
+        return FileResponse(assets_folder() / request.url.path.rpartition("/")[2])
+
+    return [Route("/manifest.json", answer_manifest), *(Route(f"/{icon['src']}", answer_icon) for icon in icons)]
 
 
 class PagesByLanguage:
@@ -131,7 +162,6 @@ def _gradio_app(page: gr.Blocks, *, tag: str, logins: list[tuple[str, str]] | No
         show_error=False,
         footer_links=["settings"],
         favicon_path=str(assets_folder() / "icon.svg"),
-        pwa=True,
     )
     return app
 
@@ -139,7 +169,8 @@ def _gradio_app(page: gr.Blocks, *, tag: str, logins: list[tuple[str, str]] | No
 def page_head(tag: str) -> str:
     """What tells the page's scripts its language, and the messages that they say in it."""
     messages = {message: _(message) for message in script_messages()}
-    return _template("head", tag=tag, messages={key: said for key, said in messages.items() if said != key})
+    root = "./" if tag == ENGLISH else "../"
+    return _template("head", tag=tag, messages={key: said for key, said in messages.items() if said != key}, root=root)
 
 
 @cache

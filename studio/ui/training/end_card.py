@@ -8,13 +8,17 @@ from markupsafe import Markup
 
 from studio.core.language import N_, _
 from studio.core.text import template
+from studio.loras.library import LoraLibrary
+from studio.training.begin import begin_making_fast
 from studio.training.events import SampleEvent, ScoreEvent
 from studio.training.folder import RunFolder
-from studio.training.session import RunHistory, TrainingView
+from studio.training.session import RunHistory, TrainingView, add_to_library, lora_to_send
+from studio.training.speed import speed_advice
 from studio.ui.shell.images import run_thumbnail_url
-from studio.ui.shell.parts import live_html
-from studio.ui.training.destinations import Destinations, in_rows, lead_to, lora_to_send, wire_compare, wire_use
-from studio.ui.training.images import Thumbnails
+from studio.ui.shell.parts import QUIET, live_html, toast, toasts
+from studio.ui.shell.selection import changed, read_selection
+from studio.ui.training.destinations import Destinations, in_rows, lead_to, wire_compare, wire_use
+from studio.ui.training.images import Thumbnails, is_speed_run
 from studio.ui.training.plot import OUTCOME_KINDS, SCORES, WHITE_BORDER, Outcome, ScoreKind, capitalized, reached
 from studio.ui.training.queue import TrainingPage
 from studio.ui.training.view import reasons
@@ -48,19 +52,23 @@ def end_card_html(view: TrainingView, thumbnails: Thumbnails) -> Markup:
     best = lora_to_send(history)
     if best is None:
         return Markup()
-    step = best[0]
+    step, speed = best[0], is_speed_run(run)
     scored = history.scores.get(step)
     outcome, sentence = verdict(history, scored) if scored is not None else ("", "")
-    comparison = history.comparison
+    if speed and scored is not None:
+        enough, sentence = speed_advice(scored)
+        outcome = "better" if enough else "worse"
+    comparison = None if speed else history.comparison
     return _template(
         "end_card",
         step=step,
-        images=_before_and_after(run, history, step, thumbnails),
+        images=_before_and_after(run, history, step, thumbnails, is_speed=speed),
         kind=OUTCOME_KINDS[outcome] if outcome else "",
         sentence=sentence or _("Step {step:,} is the LoRA of this run. Its images were not scored.", step=step),
         why=capitalized(reasons(history.proposal)) if history.proposal is not None else "",
         better=comparison.better if comparison else (),
         worse=comparison.worse if comparison else (),
+        is_speed=speed,
     )
 
 
@@ -89,7 +97,7 @@ def verdict(history: RunHistory, scored: ScoreEvent) -> tuple[Outcome, str]:
 
 
 def _before_and_after(
-    run: RunFolder, history: RunHistory, step: int, thumbnails: Thumbnails
+    run: RunFolder, history: RunHistory, step: int, thumbnails: Thumbnails, *, is_speed: bool
 ) -> list[tuple[str, str, str]]:
     """(caption, address, prompt) of the base's image and the LoRA's, of the first prompt that has both."""
     events = [event for event in history.samples if event.step == step] or history.samples[-1:]
@@ -98,7 +106,8 @@ def _before_and_after(
             urls = _urls(run, event, index, thumbnails)
             if len(urls) == 2:
                 prompt = event.prompts[index % len(event.prompts)]
-                captions = (_("Before: the base"), _("After: step {step:,}", step=event.step))
+                before = _("Before: all steps, guided") if is_speed else _("Before: the base")
+                captions = (before, _("After: step {step:,}", step=event.step))
                 return [(caption, url, prompt) for caption, url in zip(captions, urls, strict=True)]
     return []
 
@@ -122,3 +131,14 @@ def wire(
     for pressed, form, says, js in uses:
         then_refresh(wire_use(pressed, page, selection, form, fill=in_rows, says=says, js=js))
     then_refresh(wire_compare(card.select, page, selection, to))
+
+    def make_fast(sent: str) -> str:
+        with toasts():
+            run, user_data = page.run_of(sent), page.session.user_data
+            lora = add_to_library(run, page.session.history(run), LoraLibrary(user_data.loras))
+            made = begin_making_fast(run, lora, user_data)
+            page.session.enqueue(made)
+            toast(_("{name} is made fast: its Speed LoRA is in the queue.", name=lora))
+            return changed(read_selection(sent), run=made.name, image=None)
+
+    then_refresh(card.submit(make_fast, selection, selection, **QUIET))

@@ -23,6 +23,7 @@ from studio.training.settings import TrainingSettings
 from studio.ui.forms import SettingsForm, by_component, form_groups, section_slug, shown_value
 from studio.ui.shell.commands import COMPARED_ON_LOAD
 from studio.ui.shell.parts import QUIET, data_url, paragraph, save_link, toast, toasts, uploads_folder
+from studio.ui.shell.path_chooser import FOLDER, path_list
 from studio.ui.shell.selection import FieldErrors
 from studio.ui.training.presets import MeasuredPresets, preset_choices
 
@@ -86,12 +87,12 @@ def build_form() -> TrainingForm:
         )
     link = gr.HTML(elem_id="training-settings-link", visible="hidden", padding=False)
     form = SettingsForm(TrainingSettings, "training", preset_values(FIRST_PRESET))
-    form.fields["dataset"] = gr.Dropdown(
+    form.fields["dataset"] = path_list(
         dataset_choices(()),
+        takes=[FOLDER],
         value=dataset_choices(())[0][1],
         label=labels()["dataset"],
         info=_("Or type the path of a folder."),
-        allow_custom_value=True,
         elem_id="training-dataset",
         interactive=True,
     )

@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from markupsafe import Markup
 
-from studio.core.errors import DatasetError
+from studio.core.errors import DatasetError, RunError, SettingsError
 from studio.core.files import FileStamp, file_stamp
 from studio.core.language import N_, _
 from studio.core.text import template
 from studio.datasets.snapshot import read_snapshot
+from studio.training.begin import read_run_settings
 from studio.training.events import NearestReported, SampleEvent
 from studio.training.folder import RunFolder
 from studio.training.session import RunHistory
@@ -63,6 +64,14 @@ def looked_at_steps(history: RunHistory) -> list[SampleEvent]:
     return [event for event in samples if event.step > 0] or samples
 
 
+def is_speed_run(run: RunFolder) -> bool:
+    """Whether it made a Speed LoRA, beside which its teacher stands in place of the base."""
+    try:
+        return read_run_settings(run).makes_speed_lora
+    except (RunError, SettingsError):  # its settings are damaged: said elsewhere
+        return False
+
+
 def scrubber_html(
     run: RunFolder | None, history: RunHistory | None, thumbnails: Thumbnails, *, best: int | None = None
 ) -> Markup:
@@ -90,6 +99,7 @@ def scrubber_html(
         prompts=[(prompt, _shots(run, last, events, index, thumbnails)) for index, prompt in enumerate(prompts)],
         scores=_scrubbed_scores(history, events),
         left_out=len(trained) - len(events),
+        is_speed=is_speed_run(run),
     )
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import gradio as gr
 
 from studio.core.language import N_, _
-from studio.core.records import Label
 from studio.jobs.folder import BUSY_STATES, RunRequest
 from studio.training.session import TrainingView
 from studio.ui.shell.parts import QUIET, Group, Part, live_html, toasts
@@ -133,9 +132,7 @@ def _run_parts(page: TrainingPage, view: TrainingView, selection: Selection) -> 
     best = history.proposal.step if history and history.proposal else None
 
     def plot() -> str:
-        named = {
-            view.labels.get(other.name, Label()).over(other.name): page.session.history(other) for other in compared
-        }
+        named = {view.titles.get(other.name, other.name): page.session.history(other) for other in compared}
         kept = page.plot_of(run.name if run else "", options, tuple(named))
         return kept.html(history, options, named, running=working)
 
@@ -151,7 +148,9 @@ def _run_parts(page: TrainingPage, view: TrainingView, selection: Selection) -> 
         "window": gr.update(value=options.window),
         "log-scale": gr.update(value=options.log),
         "plot": plot,
-        "differences": lambda: training_view.differences_html([run, *compared] if run and compared else []),
+        "differences": lambda: training_view.differences_html(
+            [run, *compared] if run and compared else [], view.titles
+        ),
         "samples": lambda: training_pictures.scrubber_html(run, history, thumbnails, best=None if working else best),
         "steps": lambda: training_pictures.samples_html(run, history, thumbnails),
         "scores": lambda: training_plot.charts_html(

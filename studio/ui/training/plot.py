@@ -232,8 +232,13 @@ class ScoreKind:
         spread = self.read(summary)
         return NOT_MEASURED if spread is None else number(spread.mean, self.form)
 
+    @property
+    def unit(self) -> float:
+        """By what a point of its curve is multiplied: its numbers are written so in tables too."""
+        return 100.0 if self.form.endswith("%") else 1.0
+
     def mean(self, summary: ScoreSummary) -> float:
-        """As a point of a curve; nan where it was not measured."""
+        """As it was measured; nan where it was not."""
         spread = self.read(summary)
         return float("nan") if spread is None else spread.mean
 
@@ -259,8 +264,10 @@ CHART_SIZE = (320, 190)
 NO_SUBJECT = N_("No subject can be told from its background.")
 NEAREST = ScoreKind(N_("nearest training image"), N_("distance; 0 is a copy"), lambda s: s.nearest)
 SCORES: tuple[ScoreKind, ...] = (
-    ScoreKind(WHITE_BORDER, N_("share of the border"), lambda s: s.whiteness, MAX_WHITENESS_LOSS),
-    ScoreKind(N_("off centre"), N_("share of the side; 0 is centred"), lambda s: s.offset, -0.02, missing=NO_SUBJECT),
+    ScoreKind(WHITE_BORDER, N_("% of the border"), lambda s: s.whiteness, MAX_WHITENESS_LOSS, form=".0%"),
+    ScoreKind(
+        N_("off centre"), N_("% of the side; 0 is centred"), lambda s: s.offset, -0.02, form=".0%", missing=NO_SUBJECT
+    ),
     ScoreKind(
         N_("colour ΔE"),
         N_("ΔE; 0 is the prompt's colour"),
@@ -293,10 +300,10 @@ def chart_of(kind: ScoreKind, history: RunHistory) -> Chart:
     events = by_step(history.scores)
     steps = [float(event.step) for event in events]
     ends = [steps[0], steps[-1]]
-    lora = Curve("LoRA", steps, [kind.mean(event.scores) for event in events], "main")
-    levels = [Curve(_("base"), ends, [kind.mean(events[-1].base)] * 2, "second")]
+    lora = Curve("LoRA", steps, [kind.unit * kind.mean(event.scores) for event in events], "main")
+    levels = [Curve(_("base"), ends, [kind.unit * kind.mean(events[-1].base)] * 2, "second")]
     if history.reference is not None:
-        levels.append(Curve(_("dataset"), ends, [kind.mean(history.reference.scores)] * 2, "third"))
+        levels.append(Curve(_("dataset"), ends, [kind.unit * kind.mean(history.reference.scores)] * 2, "third"))
     width, height = CHART_SIZE
     curves = (lora, *levels) if lora.points else ()  # the dataset's level alone says nothing of the LoRA
     return Chart(capitalized(_(kind.title)), _("step"), _(kind.axis), curves, width=width, height=height)

@@ -13,10 +13,12 @@ from markupsafe import Markup
 
 from studio.core.errors import RunError
 from studio.core.language import N_, _, ngettext
+from studio.core.records import Label
 from studio.core.text import template
 from studio.datasets.session import DatasetSession
 from studio.jobs.queue import Job, JobKind, JobState
 from studio.jobs.session import JobLine
+from studio.jobs.words import titles
 from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession, TrainingView
 from studio.ui.shell.commands import CommandRunner, PreflightRunner
@@ -97,8 +99,16 @@ def queue_html(jobs: Sequence[JobLine], shown: str) -> Markup:
     waiting = (
         ngettext("{n:,} run waits", "{n:,} runs wait", num_waiting, n=num_waiting) if num_waiting else _("none waiting")
     )
+    called = titles([line.job.run for line in lines], {line.job.run.name: Label(name=line.name) for line in lines})
     rows = [
-        (line, SHOWN_STATES[line.job.state][0], _state_words(line.job), *_moves(line, num_waiting)) for line in lines
+        (
+            line,
+            called[line.job.run.name],
+            SHOWN_STATES[line.job.state][0],
+            _state_words(line.job),
+            *_moves(line, num_waiting),
+        )
+        for line in lines
     ]
     return _template("queue", rows=rows, waiting=waiting, shown=shown)
 
@@ -167,7 +177,7 @@ def act_on_job(page: TrainingPage, act: object, job_id: object) -> str:
         page.session.move_job(job_id, by=-1 if act == "up" else 1)
     elif act == "remove":
         job = page.session.queue.remove(job_id)
-        left = _("{title} left the queue.", title=job.title)
+        left = _("{title} left the queue.", title=job.short_title)
         return f"{left} {_(_PUT_BACK[job.kind])}"
     else:
         raise RunError(_("A job can be moved up or down, removed or shown, got {act!r}.", act=act))

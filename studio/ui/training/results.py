@@ -13,16 +13,17 @@ from studio.core.errors import RunError
 from studio.core.language import N_, _
 from studio.core.text import counted, gigabytes, template
 from studio.jobs.folder import BUSY_STATES
+from studio.jobs.words import title
 from studio.loras.weights_file import MODEL_ENDINGS, ModelForm
 from studio.training.begin import read_run_settings
 from studio.training.folder import RunFolder
 from studio.training.report import standalone_html, write_report
-from studio.training.session import RunHistory, TrainingView
+from studio.training.session import RunHistory, TrainingView, lora_of, lora_to_send
 from studio.ui.shell import item_actions
 from studio.ui.shell.commands import CommandState
 from studio.ui.shell.parts import QUIET, Update, data_url, save_link, show_folder, toasts
 from studio.ui.shell.selection import select
-from studio.ui.training.destinations import Destinations, lora_of, lora_to_send, wire_compare
+from studio.ui.training.destinations import Destinations, wire_compare
 from studio.ui.training.form import TrainingForm
 from studio.ui.training.queue import TrainingPage
 
@@ -157,10 +158,12 @@ def _wire_delete(
 ) -> None:
     def find(selection: str) -> item_actions.Question:
         run = page.run_of(selection)
-        return item_actions.Question(run.name, run.name, _goes_with(run))
+        return item_actions.Question(run.name, title(run), _goes_with(run))
 
     def delete(name: str) -> str:
-        return _("{name} is {place}.", name=name, place=page.session.delete(page.session.named(name)))
+        run = page.session.named(name)
+        called = title(run)  # as it was called while it was there
+        return _("{name} is {place}.", name=called, place=page.session.delete(run))
 
     deleted = item_actions.wire(buttons.trash, buttons.delete.click, selection, find=find, delete=delete)
     then_refresh(select(deleted.success, selection, change='run: "", image: null'))

@@ -1,6 +1,5 @@
 """The runs as cards: name, when, state, the last image, the best score. Pressed to show, ticked to compare."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,16 +8,16 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from studio.core.language import N_, _
+from studio.core.language import _
 from studio.core.records import Label
-from studio.core.text import template, weekday_and_time
+from studio.core.text import template, when_text
 from studio.jobs.folder import RunState, status_or
+from studio.jobs.words import begun_at, short_title
 from studio.training.folder import RunFolder
-from studio.training.session import RunHistory, TrainingView
+from studio.training.session import RunHistory, TrainingView, lora_to_send
 from studio.ui.shell.images import run_thumbnail_url
 from studio.ui.shell.parts import live_html
 from studio.ui.shell.selection import Selection, select
-from studio.ui.training.destinations import lora_to_send
 from studio.ui.training.end_card import telling_score
 from studio.ui.training.images import Thumbnails
 from studio.ui.training.plot import OUTCOME_KINDS, OUTCOME_WORDS, OVERLAY_STYLES, Outcome
@@ -28,21 +27,6 @@ from studio.ui.training.view import STATE_KINDS, STATE_WORDS
 _template = template("ui/templates/training.html")
 
 MAX_CARDS = 12
-MONTHS = (
-    N_("January"),
-    N_("February"),
-    N_("March"),
-    N_("April"),
-    N_("May"),
-    N_("June"),
-    N_("July"),
-    N_("August"),
-    N_("September"),
-    N_("October"),
-    N_("November"),
-    N_("December"),
-)
-_MOMENT = re.compile(r"(\d{8}-\d{6})-(.+)", re.DOTALL)
 
 # A press counts in the browser at once, so that the next one is about the run that was chosen already.
 _CHOICES = """element.addEventListener("click", (event) => {
@@ -66,7 +50,7 @@ class RunCard:
     """What one card says.
 
     Attributes:
-        title: what a person calls it, else its name without the moment that it begins with.
+        title: what people call it.
         when: it was begun, in words.
         sign, state, state_kind: of its state.
         image: the address of its last validation image; "" where there is none.
@@ -122,7 +106,7 @@ def _to_show(view: TrainingView, search: str, chosen: Sequence[str]) -> list[str
     found = [
         name
         for name in view.names
-        if not words or all(word in view.labels.get(name, Label()).over(name).casefold() for word in words)
+        if not words or all(word in f"{view.titles.get(name, '')} {name}".casefold() for word in words)
     ]
     return [*(name for name in chosen if name not in found[:MAX_CARDS]), *found[:MAX_CARDS]]
 
@@ -131,10 +115,10 @@ def _card(page: TrainingPage, run: RunFolder, view: TrainingView, compared: Sequ
     history, state = page.session.history(run), _state(run, view)
     sign, word = STATE_WORDS[state]
     outcome, score = _best_score(history)
-    moment, name = _parts(run.name)
+    moment = begun_at(run)
     return RunCard(
         name=run.name,
-        title=view.labels.get(run.name, Label()).name or name,
+        title=short_title(run, view.labels.get(run.name, Label())),
         when=when_text(moment, now) if moment else "",
         sign=sign,
         state=_(word).rstrip("."),
@@ -152,33 +136,6 @@ def _state(run: RunFolder, view: TrainingView) -> RunState:
     if any(line.job.run == run and line.job.state == "queued" for line in view.jobs):
         return "waiting"
     return status_or("failed", run).state
-
-
-def _parts(name: str) -> tuple[datetime | None, str]:
-    """(when a run was begun, its name), from the name of its folder."""
-    found = _MOMENT.fullmatch(name)
-    if found is None:
-        return None, name
-    try:
-        return datetime.strptime(found[1], "%Y%m%d-%H%M%S"), found[2]
-    except ValueError:
-        return None, name
-
-
-def when_text(moment: datetime, now: datetime) -> str:
-    """`today 17:38`, `yesterday 22:00`, `Thursday 22:00`, `24 November`, `24 November 2025`."""
-    days = (now.date() - moment.date()).days
-    time = moment.strftime("%H:%M")
-    if days == 0:
-        return _("today {time}", time=time)
-    if days == 1:
-        return _("yesterday {time}", time=time)
-    if 1 < days < 7:
-        return weekday_and_time(moment)
-    month = _(MONTHS[moment.month - 1])
-    if moment.year == now.year:
-        return _("{day} {month}", day=moment.day, month=month)
-    return _("{day} {month} {year}", day=moment.day, month=month, year=moment.year)
 
 
 def _best_score(history: RunHistory) -> tuple[Outcome, str]:

@@ -16,14 +16,15 @@ from studio.core.files import move_to_trash
 from studio.core.language import _, number
 from studio.core.text import LITTLE_BYTES, gigabytes, template
 from studio.jobs.folder import BUSY_STATES, status_or
+from studio.jobs.words import title
 from studio.training.begin import read_run_settings
 from studio.training.events import CheckpointEvent
 from studio.training.folder import KEPT, RunFolder
-from studio.training.session import RunHistory
+from studio.training.session import RunHistory, lora_of, loras_by_step
 from studio.ui.shell import item_actions
 from studio.ui.shell.images import served_url
 from studio.ui.shell.parts import QUIET, live_html, save_link, toast, toasts
-from studio.ui.training.destinations import Destinations, in_rows, lead_to, lora_of, loras_by_step, wire_use
+from studio.ui.training.destinations import Destinations, in_rows, lead_to, wire_use
 from studio.ui.training.end_card import ACTS, CHOSEN_IN_GENERATE, telling_score
 from studio.ui.training.plot import OUTCOME_KINDS, OUTCOME_WORDS, Outcome
 from studio.ui.training.queue import TrainingPage
@@ -167,13 +168,13 @@ def question(run: RunFolder, history: RunHistory, step: object) -> item_actions.
     Raises:
         RunError: where nothing is, or the run is being worked on.
     """
-    at = _known(step)
+    at, called = _known(step), title(run)
     files = saved_files(run, history, at)
     status = status_or("failed", run)
     if not files:
         raise RunError(_("Nothing is saved of step {step:,} any more.", step=at))
     if status.state in BUSY_STATES:
-        raise RunError(_("{name} is being worked on. Pause or stop it first.", name=run.name))
+        raise RunError(_("{name} is being worked on. Pause or stop it first.", name=called))
     steps = [row.step for row in saved_steps(run, history) if row.has_checkpoint]
     lost = [_("{size} go.", size=row.size) for row in saved_steps(run, history) if row.step == at]
     if history.proposal is not None and history.proposal.step == at:
@@ -185,7 +186,7 @@ def question(run: RunFolder, history: RunHistory, step: object) -> item_actions.
             else _("The run would be resumed from here: without it, from the beginning.")
         )
     lost.append(_("Its images and scores stay."))
-    name = _("step {step:,} of {run}", step=at, run=run.name)
+    name = _("step {step:,} of {run}", step=at, run=called)
     return item_actions.Question(f"{at} {run.name}", name, " ".join(lost))
 
 

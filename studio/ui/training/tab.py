@@ -1,5 +1,6 @@
 """The Training tab: the form on the left, the run on the right with its images, other runs and the queue."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,9 +11,9 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from studio.core.errors import TrainingError
-from studio.core.language import N_, _
+from studio.core.language import N_, _, said
 from studio.core.settings import parse_settings
-from studio.core.text import template
+from studio.core.text import duration, gigabytes, template
 from studio.training.begin import assert_consistent, begin_run
 from studio.training.folder import Offer, Preflight
 from studio.training.session import TrainingView
@@ -21,6 +22,7 @@ from studio.ui.forms import by_component, read_settings, shown_value
 from studio.ui.shell.commands import COMPARED_ON_LOAD, PreflightState, forecast_box
 from studio.ui.shell.parts import QUIET, Group, Part, Update, paragraph, problem, toasts
 from studio.ui.shell.selection import FieldErrors, Selection, changed, error_box, read_selection
+from studio.ui.shell.status import start_words
 from studio.ui.training import end_card as training_end_card
 from studio.ui.training import form as training_form
 from studio.ui.training import panel as training_panel
@@ -69,13 +71,13 @@ class TrainingTab:
     def shown(self) -> dict[str, gr.components.Component]:
         """Every part that a refresh keeps true, by its name."""
         form = {"training-dataset": self.form.settings.fields["dataset"], "training-preset": self.form.preset}
-        return {**form, **self.preflight.shown, **self.panel.shown}
+        return {**form, "training-start": self.start, **self.preflight.shown, **self.panel.shown}
 
 
 def build_preflight(check: gr.Button) -> PreflightBox:
     """Lay it out below the button that begins it, and the form's errors above it."""
     errors = error_box("training")
-    words = gr.HTML(elem_id="preflight-words", padding=False, js_on_load=COMPARED_ON_LOAD)
+    words = gr.HTML(elem_id="preflight-words", padding=False, js_on_load=_CURVE + COMPARED_ON_LOAD)
     cancel = gr.Button(_("Cancel"), visible=False, size="sm", elem_id="preflight-cancel")
     with gr.Column(elem_classes="offers"):
         offers = tuple(
@@ -102,7 +104,8 @@ def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict
     """What makes every shown part of the tab as it should be now."""
     return {
         N_("The training's form"): lambda: {
-            "training-dataset": gr.update(choices=training_form.dataset_choices(page.datasets.library.names()))
+            "training-start": gr.update(value=start_words(view.jobs)),
+            "training-dataset": gr.update(choices=training_form.dataset_choices(page.datasets.library.names())),
         },
         N_("The presets"): lambda: render_presets(page, view),
         N_("The preflight"): lambda: render_preflight(page.preflight.state),
@@ -159,11 +162,62 @@ def _preflight_html(state: PreflightState, found: Preflight | None) -> Markup:
         return problem(state.problem)
     if found is None:
         return paragraph("quiet", _("“Preflight” runs a few real steps to estimate time, memory and disk space."))
-    return _template("preflight", found=found)
+    return _template("preflight", found=found) + _curve_html(found)
+
+
+CURVE_WIDTH, CURVE_HEIGHT = 300, 90
+_CURVE = """const slider = () => element.querySelector(".checkpointing input");
+const show = () => {
+  const [percent, x, y, text] = JSON.parse(slider().dataset.points)[slider().value];
+  const mark = element.querySelector(".checkpointing circle.chosen");
+  mark.setAttribute("cx", x);
+  mark.setAttribute("cy", y);
+  slider().setAttribute("aria-valuetext", text);
+  element.querySelector(".checkpointing output").textContent = text;
+};
+element.addEventListener("input", (event) => { if (event.target === slider()) show(); });
+let settled = 0;
+element.addEventListener("change", (event) => {
+  if (event.target !== slider()) return;
+  clearTimeout(settled);  // of presses that follow at once, as those of an arrow key do, Gradio takes the first alone
+  const [percent] = JSON.parse(slider().dataset.points)[slider().value];
+  settled = setTimeout(() => trigger("click", { percent }), 400);
+});
+"""
+
+
+def _curve_html(found: Preflight) -> Markup:
+    """Memory against time of more and more gradient checkpointing, with a slider; empty where it was not measured.
+
+    Points that take no less memory than one before, for a block that is there again for a moment, are left out.
+    """
+    if len(found.curve) < 2:
+        return Markup()
+    curve = [p for i, p in enumerate(found.curve) if all(p.peak_bytes < q.peak_bytes for q in found.curve[:i])]
+    low, high = (by(point.peak_bytes for point in curve) for by in (min, max))
+    fast, slow = (by(point.seconds for point in curve) for by in (min, max))
+    points = [
+        (
+            point.percent,
+            round(8 + (CURVE_WIDTH - 16) * (point.peak_bytes - low) / max(1, high - low)),
+            round(8 + (CURVE_HEIGHT - 16) * (1 - (point.seconds - fast) / max(1e-9, slow - fast))),
+            _(
+                "{percent}% freed: {memory}, {time} a step",
+                percent=point.percent,
+                memory=gigabytes(point.peak_bytes),
+                time=duration(point.seconds),
+            ),
+        )
+        for point in curve
+    ]
+    chosen = min(range(len(points)), key=lambda i: abs(curve[i].percent - found.checkpointing_percent))
+    return _template(
+        "checkpointing_curve", points=points, data=json.dumps(points), chosen=chosen, size=(CURVE_WIDTH, CURVE_HEIGHT)
+    )
 
 
 def _offer_words(offer: Offer) -> str:
-    return capitalized(offer.effect)
+    return capitalized(said(offer.effect))
 
 
 def wire(
@@ -222,12 +276,19 @@ def _wire_preflight(
         offered = found.offers[index].changes
         return by_component(fields, {name: shown_value(value) for name, value in offered.items()})
 
+    def free(event: gr.EventData) -> dict[Any, Any]:
+        percent = int(getattr(event, "percent", 0))
+        return by_component(
+            fields, {"gradient_checkpointing": "part", "gradient_checkpointing_percent": min(100, max(0, percent))}
+        )
+
     def cancel(of: str) -> None:
         with toasts():
             page.preflight.cancel(int(of or 0))
 
     then_refresh(errors.press(box.check.click, begin, inputs_kwargs=fields, **QUIET))
     then_refresh(box.cancel.click(cancel, box.of, **QUIET))
+    box.words.click(free, None, list(fields.values()), trigger_mode="always_last", **QUIET)
     for index, button in enumerate(box.offers):
         taken = button.click(partial(take, index=index), box.of, list(fields.values()), **QUIET)
         then_refresh(errors.press(taken.success, begin, inputs_kwargs=fields, **QUIET))

@@ -15,7 +15,6 @@ from markupsafe import Markup
 
 from studio.core.errors import RunError, SettingsError
 from studio.core.language import N_, _, number
-from studio.core.records import label_or_none
 from studio.core.text import duration, template, weekday_and_time
 from studio.jobs.events import JobHistory, MemoryEvent
 from studio.jobs.folder import BUSY_STATES, RunRequest, RunState, RunStatus
@@ -35,7 +34,7 @@ FIELDS = TrainingSettings.model_fields
 NOT_COMPARED = frozenset(("name",))  # it is the end of the run's own name
 
 
-def differences_html(runs: Sequence[RunFolder]) -> Markup:
+def differences_html(runs: Sequence[RunFolder], titles: Mapping[str, str]) -> Markup:
     """A table of what differs, a column a run, the one that is looked at first; empty where none is laid over."""
     if len(runs) < 2:
         return Markup()
@@ -49,7 +48,7 @@ def differences_html(runs: Sequence[RunFolder]) -> Markup:
     ]
     if not rows:
         return paragraph("quiet", _("These runs have the same settings."))
-    head = (_("Setting"), *(label_or_none(run.label).name or run.name for run in runs))
+    head = (_("Setting"), *(titles.get(run.name, run.name) for run in runs))
     return _template("differences", table=table(head, rows, caption=_("Differences between these runs")))
 
 

@@ -89,10 +89,10 @@ def runner_result(*arguments: str) -> tuple[int, str]:
 def test_the_command_prints_lines_and_sentences(folder: Path) -> None:
     code, output = runner_result(str(folder))
     assert code == 1  # one is broken
-    assert "red.png: white 1.00" in output
+    assert "red.png: white 100%" in output
     assert "pink ΔE" in output
     assert "rather blue" in output
-    assert "white.jpg: white 1.00 · no subject" in output
+    assert "white.jpg: white 100% · no subject" in output
     assert "Could not be read (1)\n  broken.png: " in output
     assert "White backgrounds: 2 of 3 images" in output
 

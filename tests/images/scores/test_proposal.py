@@ -62,7 +62,7 @@ def test_the_best_point_is_taken_and_the_reason_is_a_sentence() -> None:
     assert proposal.step == 300
     assert proposal.is_sure
     assert proposal.sentence == (
-        "Step 300: white backgrounds 0.97 (base 0.02), held-out loss lowest, 8 of 8 colours as asked, "
+        "Step 300: white backgrounds 97% (base 2%), held-out loss lowest, 8 of 8 colours as asked, "
         "no image is a copy; later steps get closer to the training images."
     )
 
@@ -96,7 +96,7 @@ def test_grounds_less_white_than_the_bases_are_not_proposed() -> None:
         ]
     )
     assert proposal.step == 100
-    assert "less white than the base's (0.50 against 0.90)" in objections(proposal, 200)
+    assert "less white than the base's (50% against 90%)" in objections(proposal, 200)
 
 
 def test_where_white_is_not_wanted_it_does_not_count() -> None:

@@ -96,7 +96,7 @@ MAKING = Path(__file__).resolve().parents[3] / "assets" / "shoes-demo-making"
 
 @pytest.mark.skipif(not MAKING.is_dir(), reason="only a checkout has the drawing of the model inside")
 def test_drawn_shoes_are_found_on_all_grounds_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their masks are known: the centroid is right within 3 % for most, and within 6 % for nine in ten."""
+    """Their masks are known: the centroid is right within 3% for most, and within 6% for nine in ten."""
     monkeypatch.syspath_prepend(str(MAKING))
     from attributes import GROUNDS as MODEL_GROUNDS
     from drawing import draw as draw_shoe

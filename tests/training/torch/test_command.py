@@ -13,9 +13,9 @@ from studio.core.errors import DatasetError, ModelError, RunError, SettingsError
 from studio.jobs import worker
 from studio.jobs.folder import read_status, write_status
 from studio.jobs.queue import JobQueue
-from studio.training.begin import duplicate_run, parse_assignments, read_run_settings, settings_from
+from studio.training.begin import duplicate_run, read_run_settings
 from studio.training.folder import RunFolder
-from studio.training.presets import PRESETS
+from studio.training.presets import PRESETS, parse_assignments, settings_from
 from studio.training.settings import TrainingSettings
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place
@@ -112,7 +112,7 @@ def test_all_broken_rules_are_told_at_once() -> None:
 
 def test_an_unknown_preset_is_refused_with_those_there_are() -> None:
     with pytest.raises(
-        SettingsError, match=r"preset must be one of seed, quick-try, style, product-photos, got 'fast'"
+        SettingsError, match=r"preset must be one of seed, quick-try, style, product-photos, speed, got 'fast'"
     ):
         settings_from("fast", {"dataset": "shoes"}, [])
 

@@ -17,8 +17,9 @@ from studio.core.paths import UserData
 from studio.datasets.snapshot import Snapshot
 from studio.loras.library import THUMBNAIL, THUMBNAIL_LIMIT, read_card
 from studio.loras.weights_file import WeightsHeader, read_header
-from studio.training.begin import begin_run, settings_from
+from studio.training.begin import begin_run
 from studio.training.folder import RunFolder
+from studio.training.presets import settings_from
 from studio.training.settings import TrainingSettings
 from studio.training.torch.data import make_training_set
 from studio.training.torch.finish import file_metadata, with_thumbnail

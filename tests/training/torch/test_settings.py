@@ -107,5 +107,5 @@ def test_every_setting_says_what_it_is() -> None:
 
 
 def test_names_of_choices_are_told_once() -> None:
-    assert len(set(TARGET_NAMES)) == 4
+    assert len(set(TARGET_NAMES)) == 5
     assert len(set(get_args(LrSchedulerName))) == 4

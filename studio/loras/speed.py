@@ -1,0 +1,135 @@
+"""How fast images are made: scheduler, steps and guidance, which belong together, as one choice.
+
+A Speed LoRA says in its metadata with which of them it is used.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from studio.core.errors import LoraError, WeightsFileError
+from studio.core.language import N_, _
+from studio.core.settings import GenerationSettings, Guidance, LoraChoice, SchedulerName, Settings, StepCount, Strength
+from studio.loras.library import LoraLibrary
+from studio.loras.weights_file import file_state, read_header
+
+SPEED_METADATA = "lora_studio.speed"
+"""The entry of a LoRA's metadata that holds its `SpeedUse` as JSON."""
+FULL, FAST = "full", "fast"
+OF_LORA = "lora:"
+"""What the key of a Speed LoRA begins with: a LoRA may be called fast."""
+SPEEDS: Mapping[str, Mapping[str, object]] = {
+    FULL: {"scheduler": "model's own", "num_inference_steps": 25, "guidance_scale": 7.5},
+    FAST: {"scheduler": "DPM++ 2M", "num_inference_steps": 8, "guidance_scale": 7.5},
+}
+"""What each speed without a LoRA sets; guidance acts in all steps."""
+SPEED_TITLES: Mapping[str, str] = {FULL: N_("Full (25 steps, guided)"), FAST: N_("Fast (DPM++ 2M, 8 steps)")}
+FEW_STEP_SCHEDULERS: tuple[SchedulerName, ...] = ("Euler trailing", "LCM")
+
+
+class SpeedUse(Settings):
+    """With what a Speed LoRA is used; `teacher_lora` acts beside it, where it was made for one.
+
+    Attributes:
+        timesteps: at which its steps begin, from noise on.
+    """
+
+    num_inference_steps: StepCount
+    guidance_scale: Guidance = 1.0
+    scheduler: SchedulerName
+    timesteps: tuple[int, ...] = ()
+    teacher_lora: str = ""
+    teacher_lora_strength: Strength = 1.0
+
+    @property
+    def changes(self) -> dict[str, object]:
+        """The generation settings that it sets."""
+        return {name: getattr(self, name) for name in ("scheduler", "num_inference_steps", "guidance_scale")}
+
+
+LCM_USE = SpeedUse(num_inference_steps=4, scheduler="LCM")
+"""Of LCM-LoRAs (arXiv 2311.05556), which say nothing in their metadata."""
+
+
+def use_of(name: str, metadata: Mapping[str, str]) -> SpeedUse | None:
+    """With what a LoRA is used, where it is one for few steps: by its metadata, or by the name of published ones."""
+    if SPEED_METADATA in metadata:
+        try:
+            return SpeedUse.model_validate_json(metadata[SPEED_METADATA])
+        except ValidationError:  # of another version: it can still be used as any LoRA
+            return None
+    words = name.casefold().replace("_", "-").replace(" ", "-").split("-")
+    return LCM_USE if "lcm" in words else None
+
+
+def speed_loras(library: LoraLibrary) -> dict[str, SpeedUse]:
+    """The library's LoRAs for few steps, by their names."""
+    found = {}
+    for name in library.names():
+        try:
+            path = library.path_of(name)
+            use = _read_use(name, path, file_state(path))
+        except (LoraError, WeightsFileError, OSError):  # gone meanwhile or damaged: its card says so
+            continue
+        if use is not None:
+            found[name] = use
+    return found
+
+
+@lru_cache(maxsize=1024)  # pages ask twice a second
+def _read_use(name: str, path: Path, _state: tuple[int, ...]) -> SpeedUse | None:
+    return use_of(name, read_header(path).metadata)
+
+
+def speed_choices(library: LoraLibrary) -> list[tuple[str, str]]:
+    """(what the page calls it, its key) of every speed: full, fast, and each Speed LoRA by its name."""
+    steps = N_("{name} ({steps} steps)")
+    return [
+        *((_(title), key) for key, title in SPEED_TITLES.items()),
+        *(
+            (_(steps, name=name, steps=use.num_inference_steps), f"{OF_LORA}{name}")
+            for name, use in speed_loras(library).items()
+        ),
+    ]
+
+
+def lora_of_speed(speed: str) -> str:
+    """The name of the Speed LoRA that a speed's key names; empty of full and fast."""
+    return "" if speed in SPEEDS else speed.removeprefix(OF_LORA)
+
+
+def with_speed(
+    speed: str, loras: tuple[LoraChoice, ...], library: LoraLibrary
+) -> tuple[dict[str, object], tuple[LoraChoice, ...]]:
+    """(the generation settings that a speed sets together, the LoRAs that act then).
+
+    A Speed LoRA replaces another one, and brings the LoRA that it was made for where none acts yet.
+
+    Args:
+        speed: full, fast, or a Speed LoRA's name.
+
+    Raises:
+        LoraError: where there is no such speed.
+    """
+    known, name = speed_loras(library), lora_of_speed(speed)
+    kept = tuple(choice for choice in loras if choice.name not in known)
+    every = {"guidance_start": 0.0, "guidance_end": 1.0}
+    if not name:
+        return {**SPEEDS[speed], **every}, kept
+    if name not in known:
+        names = ", ".join((*SPEEDS, *(f"{OF_LORA}{known_name}" for known_name in known)))
+        raise LoraError(_("There is no speed {speed!r}. Choose one of {names}.", speed=name, names=names))
+    use = known[name]
+    if not kept and use.teacher_lora in library.names():
+        kept = (LoraChoice(name=use.teacher_lora, strength=use.teacher_lora_strength),)
+    return {**use.changes, **every}, (*kept, LoraChoice(name=name))
+
+
+def speed_of(settings: GenerationSettings) -> str:
+    """The key of the speed that these settings say, as far as can be told."""
+    if settings.scheduler in FEW_STEP_SCHEDULERS and settings.loras:
+        return f"{OF_LORA}{settings.loras[-1].name}"
+    is_fast = all(getattr(settings, name) == value for name, value in SPEEDS[FAST].items())
+    return FAST if is_fast else FULL

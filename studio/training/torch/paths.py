@@ -1,0 +1,281 @@
+"""What a Speed LoRA learns from: the paths on which the teacher's latents go from noise to an image, in segments.
+
+The teacher (the base with a LoRA, guided) draws each path in `teacher_steps` steps of DPM++ 2M. The LoRA learns to
+cross two or more of them in one unguided step of DDIM: `speed_steps` segments to a path (Salimans and Ho, arXiv
+2202.00512).
+
+Shapes: P paths, B images, S segments, C latent channels, H and W an eighth of the image's.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, SchedulerMixin
+
+from studio.core.language import _
+from studio.core.settings import GenerationSettings
+from studio.engine.denoise import denoise, vae_scale_factor
+from studio.engine.models import Components
+from studio.training.settings import TrainingSettings
+from studio.training.speed import segment_times
+from studio.training.torch.batches import TrainingBatch
+from studio.training.torch.caches import TextCache, cache_file, is_whole, read_array, write_array
+from studio.training.torch.data import TrainingItem, TrainingSet, seed_of
+from studio.training.torch.loss import Denoiser, NoiseLoss, predict
+from studio.training.torch.processes import Processes, stop_if
+
+LATENTS_AT_ONCE = 8 * 32 * 32  # of their height × width: paths of eight images of 256², of two of 512²
+NUM_FIXED = 16  # paths that only the held-out loss sees
+
+
+@dataclass(frozen=True)
+class PathPlan:
+    """One path that is to be drawn: its caption, and the seed of its noise."""
+
+    key: str
+    caption: str
+    noise_seed: int
+
+
+def plan_paths(data: TrainingSet, settings: TrainingSettings) -> tuple[tuple[PathPlan, ...], tuple[PathPlan, ...]]:
+    """(paths to learn from, paths to test with): captions in turn, each path with noise of its own.
+
+    Those to test with are of held-out captions, or of trained ones where none is held out.
+    """
+
+    def planned(items: Sequence[TrainingItem], number: int, side: str) -> tuple[PathPlan, ...]:
+        rng = random.Random(seed_of("captions of paths", side, settings.seed))
+        order = rng.sample(items, len(items))
+        chosen = [order[i % len(order)] for i in range(number)]
+        return tuple(PathPlan(c.key, c.caption, seed_of("path", side, settings.seed, i)) for i, c in enumerate(chosen))
+
+    trained = [item for item in data.items if not item.is_prior]
+    return planned(trained, settings.num_teacher_images, "trained"), planned(
+        data.held_out or trained, NUM_FIXED, "held out"
+    )
+
+
+def teacher_scheduler(own: SchedulerMixin) -> DPMSolverMultistepScheduler:
+    """DPM++ 2M at the times of `segment_times`, with the model's own noise."""
+    return DPMSolverMultistepScheduler.from_config(
+        own.config, algorithm_type="dpmsolver++", use_karras_sigmas=False, timestep_spacing="trailing"
+    )
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Draws paths, and keeps them by all that they depend on: another run, or this one resumed, finds them again."""
+
+    components: Components
+    settings: TrainingSettings
+    texts: TextCache
+    digests: Mapping[str, str]
+    resolution: int
+    folder: Path
+
+    def maker(
+        self,
+        data: TrainingSet,
+        processes: Processes,
+        *,
+        report: Callable[[str], None],
+        cancelled: Callable[[], bool],
+    ) -> "SegmentMaker":
+        """Draw what is not drawn yet; what makes batches of it.
+
+        Raises:
+            CancelledError, OSError: as `draw`.
+        """
+        trained, held_out = plan_paths(data, self.settings)
+        latents = self.draw((*trained, *held_out), processes, report=report, cancelled=cancelled)
+        own = self.components.pipeline.scheduler
+        return SegmentMaker(
+            data=data,
+            settings=self.settings,
+            noise_scheduler=DDPMScheduler.from_config(own.config),
+            texts=self.texts,
+            device=processes.device,
+            trained=trained,
+            trained_PSCHW=latents[: len(trained)],
+            held_out=held_out,
+            held_out_PSCHW=latents[len(trained) :],
+        )
+
+    def draw(
+        self,
+        plans: Sequence[PathPlan],
+        processes: Processes,
+        *,
+        report: Callable[[str], None],
+        cancelled: Callable[[], bool],
+    ) -> torch.Tensor:
+        """(P, S + 1, C, H, W) latents at the beginning of each segment and at the end of the last, on the CPU.
+
+        Raises:
+            CancelledError: where `cancelled` said so; what was drawn is kept.
+            OSError: where they cannot be kept.
+        """
+        side = self.resolution // vae_scale_factor(self.components)
+        size = max(1, LATENTS_AT_ONCE // (side * side))  # by the size alone: the last bits depend on the neighbours
+        groups = [plans[i : i + size] for i in range(0, len(plans), size)]
+        for index, group in enumerate(groups):
+            if index % processes.count == processes.index and not is_whole(self._file(group)):
+                write_array(self._file(group), self._draw(group, side).numpy())
+                done = min(len(plans), (index + 1) * size)
+                report(_("The teacher draws: {done:,} of {all:,} images.", done=done, all=len(plans)))
+            stop_if(cancelled)
+        processes.wait()
+        return torch.cat([read_array(self._file(group), _("the teacher's images")) for group in groups])
+
+    def _file(self, group: Sequence[PathPlan]) -> Path:
+        settings, unet = self.settings, self.components.unet
+        made_by = (self.digests["unet"], self.digests["text_encoder"], unet.device.type, torch.__version__)
+        scheduler = self.components.pipeline.scheduler.config
+        noise = (scheduler.prediction_type, scheduler.beta_schedule, scheduler.beta_start, scheduler.beta_end)
+        drawn = (settings.speed_steps, settings.teacher_steps, settings.teacher_guidance_scale, self.resolution)
+        of = tuple((plan.caption, plan.noise_seed) for plan in group)
+        return cache_file(self.folder, repr((made_by, noise, drawn, of)))
+
+    @torch.no_grad()
+    def _draw(self, group: Sequence[PathPlan], side: int) -> torch.Tensor:
+        """(B, S + 1, C, H, W) of one group, drawn together."""
+        unet, steps = self.components.unet, self.settings.teacher_steps
+        shape = (int(unet.config.in_channels), side, side)
+        noise = torch.stack(
+            [torch.randn(shape, generator=torch.Generator().manual_seed(plan.noise_seed)) for plan in group]
+        ).to(unet.device, unet.dtype)
+        negative = self.texts.embedding("")
+        texts = [*([negative] * len(group)), *(self.texts.embedding(plan.caption) for plan in group)]
+        wanted = GenerationSettings(
+            prompt="", num_inference_steps=steps, guidance_scale=self.settings.teacher_guidance_scale
+        )
+        scheduler = teacher_scheduler(self.components.pipeline.scheduler)
+        scheduler.set_timesteps(steps, device=unet.device)
+        embeddings = torch.stack(texts).to(unet.device, unet.dtype)
+        drawn = denoise(unet, scheduler, noise, embeddings, settings=wanted, generator=torch.Generator())
+        latents = [noise, *(step.latents_BCHW for step in drawn)]
+        return torch.stack(latents[:: steps // self.settings.speed_steps], dim=1).float().cpu()
+
+
+def one_step_target(
+    starts_BCHW: torch.Tensor,
+    ends_BCHW: torch.Tensor,
+    alphas_start_B: torch.Tensor,
+    alphas_end_B: torch.Tensor,
+    *,
+    is_v: bool,
+) -> torch.Tensor:
+    """(B, C, H, W) the prediction with which one step of DDIM (arXiv 2010.02502) goes from the starts to the ends.
+
+    A difference of predictions is a difference of results divided by how far a prediction moves them. That weighs
+    every segment alike.
+
+    Args:
+        alphas_start_B, alphas_end_B: ᾱ at both ends, in (0, 1]; 1 is a finished image. ᾱ = 0, nothing but noise, can
+            be the start of a v-prediction alone.
+    """
+    a, b = (alpha.view(-1, 1, 1, 1).sqrt() for alpha in (alphas_start_B, alphas_end_B))
+    noise_a, noise_b = ((1 - alpha).view(-1, 1, 1, 1).sqrt() for alpha in (alphas_start_B, alphas_end_B))
+    if is_v:
+        return (ends_BCHW - (a * b + noise_a * noise_b) * starts_BCHW) / (a * noise_b - b * noise_a)
+    return (ends_BCHW - b / a * starts_BCHW) / (noise_b - b * noise_a / a)
+
+
+@dataclass
+class SegmentMaker:
+    """Makes batches of random segments. The same number gives the same batch, in any process.
+
+    Every segment of every path is seen once before one is seen again.
+
+    Attributes:
+        trained_PSCHW, held_out_PSCHW: latents of `Teacher.draw`, of the plans beside them.
+    """
+
+    data: TrainingSet
+    settings: TrainingSettings
+    noise_scheduler: DDPMScheduler
+    texts: TextCache
+    device: torch.device
+    trained: Sequence[PathPlan]
+    trained_PSCHW: torch.Tensor
+    held_out: Sequence[PathPlan]
+    held_out_PSCHW: torch.Tensor
+    _orders: dict[int, list[int]] = field(default_factory=dict)
+
+    def batch(self, number: int) -> TrainingBatch:
+        """Batch `number`, from 0.
+
+        Raises:
+            TrainingError: where a cached text is gone or damaged.
+        """
+        size = self.settings.train_batch_size
+        chosen = [self._nth(number * size + slot) for slot in range(size)]
+        return self._batch(self.trained, self.trained_PSCHW, chosen)
+
+    def fixed_batches(self, *, held_out: bool) -> Iterator[TrainingBatch]:
+        """All segments of the paths to test with, or of as many of those that are learned."""
+        plans, paths = (self.held_out, self.held_out_PSCHW) if held_out else (self.trained, self.trained_PSCHW)
+        every = [(path, s) for path in range(min(len(plans), NUM_FIXED)) for s in range(self.settings.speed_steps)]
+        size = self.settings.train_batch_size
+        for i in range(0, len(every), size):
+            yield self._batch(plans, paths, every[i : i + size])
+
+    def _nth(self, index: int) -> tuple[int, int]:
+        """The path and the segment at a place in the endless order."""
+        segments = self.settings.speed_steps
+        epoch, place = divmod(index, len(self.trained) * segments)
+        if epoch not in self._orders:
+            order = list(range(len(self.trained) * segments))
+            random.Random(seed_of("segments", self.settings.seed, epoch)).shuffle(order)
+            self._orders = {known: o for known, o in self._orders.items() if known == epoch - 1} | {epoch: order}
+        return divmod(self._orders[epoch][place], segments)
+
+    def _batch(
+        self, plans: Sequence[PathPlan], paths_PSCHW: torch.Tensor, chosen: Sequence[tuple[int, int]]
+    ) -> TrainingBatch:
+        scheduler = self.noise_scheduler
+        begins = segment_times(self.settings.speed_steps, int(scheduler.config.num_train_timesteps))
+        timesteps = torch.tensor([begins[segment] for __, segment in chosen])
+        alphas = torch.cat([scheduler.alphas_cumprod[begins], torch.ones(1)])  # after the last, no noise is left
+        starts = torch.stack([paths_PSCHW[path, segment] for path, segment in chosen])
+        ends = torch.stack([paths_PSCHW[path, segment + 1] for path, segment in chosen])
+        at = torch.tensor([segment for __, segment in chosen])
+        is_v = scheduler.config.prediction_type == "v_prediction"
+        target = one_step_target(starts, ends, alphas[at], alphas[at + 1], is_v=is_v)
+        text = torch.stack([self.texts.embedding(plans[path].caption) for path, __ in chosen])
+        return TrainingBatch(
+            keys=tuple(plans[path].key for path, __ in chosen),
+            noisy_BCHW=starts.to(self.device),
+            target_BCHW=target.to(self.device),
+            timesteps_B=timesteps.to(self.device),
+            text_BND=text.to(self.device),
+            weights_B=torch.ones(len(chosen), device=self.device),
+            mask_B1HW=None,
+        )
+
+
+@dataclass(frozen=True)
+class SegmentLoss:
+    """A loss that can be compared from step to step: of all segments of some test paths, and of trained ones."""
+
+    maker: SegmentMaker
+    noise_loss: NoiseLoss
+
+    def measure(self, denoiser: Denoiser) -> tuple[float | None, float]:
+        """(loss of the paths to test with, loss of trained ones)."""
+        was_training = denoiser.training
+        denoiser.eval()
+        with torch.no_grad():
+            held_out, trained = (self._mean(denoiser, held_out=side) for side in (True, False))
+        denoiser.train(was_training)
+        return held_out, trained
+
+    def _mean(self, denoiser: Denoiser, *, held_out: bool) -> float:
+        losses = [
+            self.noise_loss.by_image(predict(denoiser, batch), batch)
+            for batch in self.maker.fixed_batches(held_out=held_out)
+        ]
+        return float(torch.cat(losses).mean())
