@@ -1,4 +1,4 @@
-"""Train a small BLIP that says which shoe a picture shows: `red sneakers, wooden floor`. It ships as the captioner."""
+"""Train a small BLIP that says which shoe a picture shows: `red sneakers, wooden floor`."""
 
 # Upper-case endings of names are shapes: B pictures in a batch, C channels, H × W, T tokens.
 

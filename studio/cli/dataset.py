@@ -190,7 +190,8 @@ def caption(
 ) -> None:
     """Begin to caption a folder or a dataset, or go on."""
     place = locate_user_data(user_data)
-    known = [one for one in CaptionFolder.all_in(place.captions) if folder in (one.name, str(one.root))]
+    path = typed_path(folder).resolve()
+    known = [one for one in CaptionFolder.all_in(place.captions) if folder == one.name or path == one.root.resolve()]
     if known:
         begun = known[0]
     else:

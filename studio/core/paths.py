@@ -16,8 +16,6 @@ PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 CHECKOUT_FOLDER = PACKAGE_FOLDER.parent
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?= *(\.|$))", re.IGNORECASE)
 USER_DATA_VARIABLE = "STUDIO_USER_DATA"
-SHIPPED_CAPTIONER = "shoes-captioner"
-"""The model for captions inside, below the assets."""
 
 
 def is_checkout() -> bool:

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from studio.core.errors import DatasetError, StudioError
 from studio.core.files import read_file, write_atomically
 from studio.core.language import N_, _
-from studio.core.paths import SHIPPED_CAPTIONER, UserData, typed_path
+from studio.core.paths import UserData, typed_path
 from studio.core.records import KeptText, Record
 from studio.core.settings import PrecisionName, Settings, parse_settings
 from studio.core.text import counted
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 WhichName = Literal["missing", "all"]
 MAX_SEED = 2**62
+DEFAULT_CAPTIONER = "Salesforce/blip-image-captioning-large"
 
 
 class CaptionSettings(Settings):
@@ -36,7 +37,7 @@ class CaptionSettings(Settings):
 
     dataset: str = Field(min_length=1, title=N_("Dataset"), description=N_("Its name."))
     model: str = Field(
-        SHIPPED_CAPTIONER,
+        DEFAULT_CAPTIONER,
         title=N_("Caption model"),
         min_length=1,
         description=N_(

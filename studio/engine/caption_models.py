@@ -13,7 +13,7 @@ from pathlib import Path
 from studio.core.errors import ModelError, WeightsFileError, about
 from studio.core.files import open_file, read_text
 from studio.core.language import N_, _
-from studio.core.paths import SHIPPED_CAPTIONER, assets_folder, typed_path
+from studio.core.paths import typed_path
 from studio.engine.hub_download import DownloadWatcher
 from studio.engine.model_folder import ModelLayout
 from studio.loras.weights_file import read_header
@@ -60,9 +60,6 @@ class RecommendedCaptioner:
 
 
 RECOMMENDED: tuple[RecommendedCaptioner, ...] = (
-    RecommendedCaptioner(
-        SHIPPED_CAPTIONER, 0.003, "Apache 2.0", N_("built in; knows drawn shoes only, to try everything offline")
-    ),
     RecommendedCaptioner(
         "Salesforce/blip-image-captioning-large", 1.9, "BSD-3", N_("one plain sentence; quick even without a GPU")
     ),
@@ -144,7 +141,7 @@ CAPTIONER_LAYOUT = ModelLayout(
 
 
 def find_captioner(name: str, progress: DownloadWatcher | None = None) -> Path:
-    """The folder of a captioner: the built-in one, a folder, or a model of the Hub, which is downloaded where needed.
+    """The folder of a captioner: a folder, or a model of the Hub, which is downloaded where needed.
 
     Raises:
         ModelError: where there is none, or it is of another kind, incomplete, or damaged.
@@ -152,7 +149,7 @@ def find_captioner(name: str, progress: DownloadWatcher | None = None) -> Path:
     """
     from studio.engine.hub import find_hub_model  # here: the page lists models without huggingface_hub
 
-    folder = assets_folder() / SHIPPED_CAPTIONER if name == SHIPPED_CAPTIONER else typed_path(name)
+    folder = typed_path(name)
     if not folder.is_dir():
         folder = find_hub_model(name, progress=progress, layout=CAPTIONER_LAYOUT).folder
     check_captioner(folder)
@@ -168,7 +165,7 @@ def assert_captioner_there(name: str) -> None:
     from studio.engine.hub import looks_like_hub_name
 
     with about("model"):
-        if name == SHIPPED_CAPTIONER or typed_path(name).is_dir() or not looks_like_hub_name(name):
+        if typed_path(name).is_dir() or not looks_like_hub_name(name):
             find_captioner(name)
 
 

@@ -119,7 +119,7 @@ def test_taken_captions_are_one_edit_that_is_undone(place: UserData) -> None:
         "sks 103 by 120 0",
     ]
     assert dataset.row("a.png").caption_from == "your edit"
-    assert dataset.next_undo == "captions of 3 images by shoes-captioner"
+    assert dataset.next_undo == "captions of 3 images by blip-image-captioning-large"
     dataset.undo()
     assert [row.caption for row in dataset.rows] == ["", "a boot", "", ""]
 
@@ -273,3 +273,15 @@ def test_the_command_captions_a_folder_with_a_real_model(place: UserData, tmp_pa
     again = studio("dataset", "caption", str(tmp_path / "shoes"), *given, user_data=place.root)
     assert again.returncode == 2
     assert "has a caption" in again.stderr
+
+
+def test_a_job_is_known_by_its_folder_however_it_is_typed(
+    place: UserData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begin(place, model=str(save_captioner("git", tmp_path / "model")), max_new_tokens=4, cpu=True)
+    monkeypatch.chdir(place.root)
+    ended = studio("dataset", "caption", f"captions/{folder.name}", "--job", user_data=place.root)
+    assert ended.returncode == 0, ended.stderr
+    assert read_status(folder).state == "finished"
+    assert [path.name for path in place.datasets.iterdir()] == ["shoes"]
+    assert opened(place).row("a.png").caption == ""

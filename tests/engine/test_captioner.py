@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BlipForConditionalGeneration, BlipProcessor
 
 from studio.core.errors import ModelError
-from studio.core.paths import SHIPPED_CAPTIONER
+from studio.datasets.captioning import DEFAULT_CAPTIONER
 from studio.engine.caption_models import CAPTION_KINDS, CAPTIONER_LAYOUT, RECOMMENDED, check_captioner, find_captioner
 from studio.engine.captioner import Captioner
 from studio.engine.device import decide_precision
@@ -199,5 +199,5 @@ def test_a_name_that_is_nothing_is_said_so() -> None:
 
 
 def test_recommended_models_say_what_they_are() -> None:
-    assert RECOMMENDED[0].name == SHIPPED_CAPTIONER
+    assert RECOMMENDED[0].name == DEFAULT_CAPTIONER
     assert all(model.licence and model.good_at and model.gigabytes > 0 for model in RECOMMENDED)

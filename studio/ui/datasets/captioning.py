@@ -97,7 +97,7 @@ def _models() -> list[tuple[str, str]]:
             _(
                 "{model} · {size} · {licence} · {good_at}",
                 model=model.name,
-                size=_size(model.gigabytes),
+                size=_("{gigabytes:g} GB", gigabytes=model.gigabytes),
                 licence=model.licence,
                 good_at=_(model.good_at),
             ),
@@ -105,12 +105,6 @@ def _models() -> list[tuple[str, str]]:
         )
         for model in RECOMMENDED
     ]
-
-
-def _size(gigabytes: float) -> str:
-    if gigabytes < 0.1:
-        return _("{megabytes:.0f} MB", megabytes=1000 * gigabytes)
-    return _("{gigabytes:g} GB", gigabytes=gigabytes)
 
 
 def render(session: DatasetSession, view: SessionView, jobs: CaptionJobs) -> dict[str, Part]:
