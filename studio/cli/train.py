@@ -240,7 +240,7 @@ def _curve_points(found: Preflight) -> list[str]:
     """What each point of a preflight's curve takes."""
     return [
         _(
-            "{percent} % freed: {memory}, {time} a step",
+            "{percent}% freed: {memory}, {time} a step",
             percent=point.percent,
             memory=gigabytes(point.peak_bytes),
             time=duration(point.seconds),
