@@ -26,17 +26,16 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_input
 from torch.utils.hooks import RemovableHandle
 
-Make = Callable[[torch.Tensor], torch.Tensor]
+Make = Callable[..., torch.Tensor]
 # Elementwise but for their sums: made again in the time it takes to read and write a tensor.
 CHEAP = (nn.GroupNorm, nn.LayerNorm, nn.SiLU)
 
 
 class _Recipe:
-    """How a tensor is made from another. Made once in a backward pass, and let go after its last use."""
+    """How a tensor is made from others. Made once in a backward pass, and let go after its last use."""
 
-    def __init__(self, module: nn.Module | None, make: Make, source: "_Kept", made: torch.Tensor) -> None:
-        self.module = module
-        self._make, self._source = make, source
+    def __init__(self, make: Make, sources: tuple["_Kept", ...], made: torch.Tensor) -> None:
+        self._make, self._sources = make, sources
         self._version = made._version
         self._dtype, self._stride = made.dtype, made.stride()
         self._num_uses = 0
@@ -48,8 +47,10 @@ class _Recipe:
 
     def use(self) -> None:
         """Say that it will be wanted once more; what it is made from then is too."""
-        if self._num_uses == 0 and self._source.recipe is not None:
-            self._source.recipe.use()
+        if self._num_uses == 0:
+            for source in self._sources:
+                if source.recipe is not None:
+                    source.recipe.use()
         self._num_uses += 1
 
     def make(self) -> torch.Tensor:
@@ -57,7 +58,7 @@ class _Recipe:
         made = self._made
         if made is None:
             with torch.no_grad():
-                made = self._make(self._source.get())
+                made = self._make(*(source.get() for source in self._sources))
             assert (made.dtype, made.stride()) == (self._dtype, self._stride), "made again in another form"
         self._num_uses -= 1
         self._made = made if self._num_uses > 0 else None
@@ -87,20 +88,22 @@ class LeanPasses:
     """Lean passes of a model's modules, from now until `remove`. They act within `kept_leanly`.
 
     Attributes:
-        freed_bytes: of each module whose output is made again, that output in the last pass, where backward needs it.
+        freed_bytes: of each module, what it made in the last pass and backward makes again.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.freed_bytes: dict[nn.Module, int] = {}
         self._repeating: list[RemovableHandle] = []
         self._recipes: WeakKeyDictionary[torch.UntypedStorage, _Recipe] = WeakKeyDictionary()
+        self._uncounted: WeakKeyDictionary[_Recipe, nn.Module] = WeakKeyDictionary()
         self._handles: list[RemovableHandle] = []
         self._replaced: list[nn.Module] = []
         for module in model.modules():
             self._put_in(module)
 
     def kept_leanly(self) -> AbstractContextManager[None]:
-        """What the passes of the `with` block keep for backward, they keep leanly."""
+        """What the pass of the `with` block keeps for backward, it keeps leanly."""
+        self.freed_bytes = {}
         return torch.autograd.graph.saved_tensors_hooks(self._keep, _Kept.get)
 
     def repeat(self, modules: Iterable[nn.Module]) -> None:
@@ -136,18 +139,21 @@ class LeanPasses:
 
     def _note_module(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if torch.is_grad_enabled() and not _is_autocast(output.device.type):  # which is off in the backward pass
-            self.note(module.forward, args[0], output, module=module)
+            self.note(module, module.forward, args[0], made=output)
 
-    def note(self, make: Make, source: torch.Tensor, made: torch.Tensor, *, module: nn.Module | None = None) -> None:
-        """Tell that `made` is `make(source)`, which would be so again."""
-        self._recipes[made.untyped_storage()] = _Recipe(module, make, self._found(source), made)
+    def note(self, module: nn.Module, make: Make, *sources: torch.Tensor, made: torch.Tensor) -> None:
+        """Tell that a module's `made` is `make(*sources)`, which would be so again."""
+        recipe = _Recipe(make, tuple(map(self._found, sources)), made)
+        self._recipes[made.untyped_storage()], self._uncounted[recipe] = recipe, module
 
     def _keep(self, tensor: torch.Tensor) -> _Kept:
         kept = self._found(tensor)
         if kept.recipe is not None:
             kept.recipe.use()
-            if kept.recipe.module is not None:
-                self.freed_bytes[kept.recipe.module] = tensor.untyped_storage().nbytes()
+            module = self._uncounted.pop(kept.recipe, None)
+            if module is not None:
+                num_bytes = tensor.untyped_storage().nbytes()
+                self.freed_bytes[module] = self.freed_bytes.get(module, 0) + num_bytes
         return kept
 
     def _found(self, tensor: torch.Tensor) -> _Kept:
@@ -201,37 +207,42 @@ def _is_autocast(device_type: str) -> bool:
 
 
 class _GatedGelu(torch.autograd.Function):
-    """x · gelu(g) of (..., 2F) that holds x and g (Shazeer, arXiv 2002.05202): keeps neither gelu nor product."""
+    """x · gelu(g) of (..., 2F) that holds x and g (Shazeer, arXiv 2002.05202), where gelu(g) is known already."""
 
     @staticmethod
-    def forward(context: Any, projected: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - torch's own
-        context.save_for_backward(projected)
-        return _gated_gelu(projected)
+    def forward(context: Any, projected: torch.Tensor, gelu: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - torch's own
+        context.save_for_backward(projected, gelu)
+        return _product(projected, gelu)
 
     @staticmethod
     @once_differentiable
-    def backward(context: Any, grad: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
-        (projected,) = context.saved_tensors
+    def backward(context: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:  # noqa: ANN401
+        projected, gelu = context.saved_tensors
         x, gate = projected.chunk(2, dim=-1)
         projected_grad = torch.empty_like(projected)
         x_grad, gate_grad = projected_grad.chunk(2, dim=-1)
-        torch.mul(grad, functional.gelu(gate), out=x_grad)
+        torch.mul(grad, gelu, out=x_grad)
         gate_grad.copy_(torch.ops.aten.gelu_backward(grad * x, gate))
-        return projected_grad
+        return projected_grad, None
 
 
-def _gated_gelu(projected: torch.Tensor) -> torch.Tensor:
-    x, gate = projected.chunk(2, dim=-1)
-    return x * functional.gelu(gate)
+def _gelu_of_gate(projected: torch.Tensor) -> torch.Tensor:
+    return functional.gelu(projected.chunk(2, dim=-1)[1])
+
+
+def _product(projected: torch.Tensor, gelu: torch.Tensor) -> torch.Tensor:
+    return projected.chunk(2, dim=-1)[0] * gelu
 
 
 def _geglu_forward(passes: LeanPasses) -> Callable[..., torch.Tensor]:
     def forward(self: GEGLU, hidden_states: torch.Tensor) -> torch.Tensor:
         projected = self.proj(hidden_states)
+        gelu = _gelu_of_gate(projected.detach())
         if not torch.is_grad_enabled():
-            return _gated_gelu(projected)
-        product: torch.Tensor = _GatedGelu.apply(projected)  # type: ignore[no-untyped-call]
-        passes.note(_gated_gelu, projected, product, module=self)
+            return _product(projected, gelu)
+        passes.note(self, _gelu_of_gate, projected, made=gelu)
+        product: torch.Tensor = _GatedGelu.apply(projected, gelu)  # type: ignore[no-untyped-call]
+        passes.note(self, _product, projected, gelu, made=product)
         return product
 
     return forward
