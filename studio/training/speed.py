@@ -35,6 +35,7 @@ class SpeedSettings(Settings):
         "",
         title=N_("Teacher's LoRA"),
         description=N_("The LoRA that a Speed LoRA makes fast, by name or path. Leave empty for the base model."),
+        json_schema_extra={"placeholder": N_("none")},
     )
     teacher_lora_strength: Strength = Field(
         1.0,

@@ -63,7 +63,7 @@ CHOICE_WORDS = frozenset(
         *(N_("auto"), N_("on"), N_("off"), N_("no"), N_("random"), N_("centre"), N_("every combination")),
         *(N_("constant"), N_("linear"), N_("cosine"), N_("cosine with restarts"), N_("exponential")),
         *(N_("attention"), N_("attention + feed-forward"), N_("attention + feed-forward + resnets")),
-        *(N_("attention + feed-forward + convolutions"), N_("model's own")),
+        *(N_("attention + feed-forward + convolutions"), N_("model's own"), N_("images"), N_("few steps")),
     )
 )
 """Choices that are words. All others are names, the same in every language."""
