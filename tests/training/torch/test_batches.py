@@ -16,8 +16,8 @@ from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
 from studio.training.torch.batches import Draw, TrainingBatch, draw
 from studio.training.torch.caches import MaskCache, Variant, variants_of
-from studio.training.torch.data import make_training_set
-from studio.training.torch.preparation import RunData, prepare
+from studio.training.torch.data import RunData, make_training_set
+from studio.training.torch.preparation import prepare
 from studio.training.torch.processes import Processes
 from tests.training.torch.parts import Bench, make_bench, save_picture, save_pictures, settings_of, snapshot_of
 
