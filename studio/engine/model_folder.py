@@ -44,6 +44,10 @@ def weights_name(part: str, variant: str) -> str:
     return f"{part}/{WEIGHT_STEMS[part]}{'.' * bool(variant)}{variant}.safetensors"
 
 
+class OtherKindError(ModelError):
+    """A model that is no Stable Diffusion 1.x."""
+
+
 def needed_files(model: str, index: Mapping[str, object], names: Collection[str]) -> tuple[str, ...]:
     """What StableDiffusionPipeline reads of a model's files.
 
@@ -53,10 +57,11 @@ def needed_files(model: str, index: Mapping[str, object], names: Collection[str]
         names: all its files, as paths with `/`.
 
     Raises:
-        ModelError: where it is of another kind, something is missing, or there only as a pickle.
+        OtherKindError: where it is of another kind.
+        ModelError: where something is missing, or there only as a pickle.
     """
     if (kind := index.get("_class_name")) != PIPELINE:
-        raise ModelError(
+        raise OtherKindError(
             _(
                 "{repository} is a {kind}; the studio works with {pipeline} (Stable Diffusion 1.x).",
                 repository=model,
@@ -107,10 +112,15 @@ DIFFUSERS_LAYOUT = ModelLayout(
 
 
 def is_complete(folder: Path, index: Mapping[str, object], layout: ModelLayout = DIFFUSERS_LAYOUT) -> bool:
-    """Whether a folder holds all that is needed: an interrupted download leaves one that does not."""
+    """Whether a folder holds all that is needed: an interrupted download leaves one that does not.
+
+    One of another kind is not fetched again: whoever loads it says what it is.
+    """
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     try:
         layout.needed(folder.name, index, names)
+    except OtherKindError:
+        return True
     except ModelError:
         return False
     return True

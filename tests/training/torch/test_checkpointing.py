@@ -85,7 +85,7 @@ def test_no_more_is_computed_again_than_memory_asks_for(monkeypatch: pytest.Monk
     free = int(700 * 2 * BACKWARD_FACTOR / SHARE_OF_FREE) + 1  # two images of 700 bytes each
     decision = decide(monkeypatch, free=free, per_picture=1000, parts=PARTS)
     assert (decision.on, decision.recomputed) == (False, ("a",))
-    assert decision.reason.startswith("Gradient checkpointing frees 44 % of the activations, about 5 % slower: a batch")
+    assert decision.reason.startswith("Gradient checkpointing frees 44% of the activations, about 5% slower: a batch")
     decision = decide(monkeypatch, free=free // 2, per_picture=1000, parts=PARTS)
     assert (decision.on, decision.recomputed) == (False, ("a", "b"))
     decision = decide(monkeypatch, free=free // 3, per_picture=1000, parts=PARTS)
