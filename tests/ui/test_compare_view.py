@@ -24,6 +24,7 @@ from studio.images.comparison import (
     SavedComparison,
     StripPicture,
 )
+from studio.loras.library import LoraLibrary
 from studio.ui.inference import compare as compare_mode
 from studio.ui.inference import compare_view, vote
 from studio.ui.shell.parts import Guard, Update
@@ -63,7 +64,7 @@ def saved(tmp_path: Path) -> SavedComparison:
 
 
 def shown(view: EngineView, chosen: SelectedPair | None = None) -> dict[str, Update]:
-    return Guard().parts({"Compare": lambda: compare_mode.render(view, (), chosen)})
+    return Guard().parts({"Compare": lambda: compare_mode.render(view, LoraLibrary(), chosen)})
 
 
 def embedded(html: str) -> list[bytes]:

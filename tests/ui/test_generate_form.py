@@ -13,6 +13,7 @@ from studio.core.paths import assets_folder
 from studio.core.results import FailedImage, ImagesReport
 from studio.core.settings import SHIPPED_MODEL, SMOKE_PROMPTS, GenerationSettings, ImagesSettings, LoraChoice
 from studio.engine.process.view import EngineView
+from studio.loras.library import LoraLibrary
 from studio.ui.forms import OWN_SIZE, size_text, size_values
 from studio.ui.inference import compare
 from studio.ui.inference import generate_form as generate
@@ -170,7 +171,7 @@ def test_the_prompts_that_a_form_begins_with_are_what_the_shipped_model_was_taug
 
 def state_of(view: EngineView) -> tuple[str, str]:
     """What is said of the last press, and where its images stand."""
-    parts = render(view, ())
+    parts = render(view, LoraLibrary())
     state, images = parts["generate-state"], parts["generate-pictures"]
     assert callable(state)
     assert callable(images)

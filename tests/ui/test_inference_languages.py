@@ -91,12 +91,12 @@ def test_every_text_of_chips_and_past_images_is_a_message(tmp_path: Path) -> Non
 
 
 def test_choices_have_words_and_keep_their_values(saved: SavedComparison) -> None:
-    parts = compare.render(EngineView(phase="ready", comparison=saved), ["x"], None)
+    parts = compare.render(EngineView(phase="ready", comparison=saved), LoraLibrary(), None)
     assert isinstance(parts["compare-left"], dict)
     assert parts["compare-left"]["choices"][0] == ("⟦base⟧", "base")
-    rows = render_form(EngineView(), ["x"])["generate-lora-0"]
+    rows = render_form(EngineView(), LoraLibrary())["generate-lora-0"]
     assert isinstance(rows, dict)
-    assert rows["choices"] == [("⟦none⟧", "none"), "x"]
+    assert rows["choices"] == [("⟦none⟧", "none"), "white-ground"]
 
 
 def test_votes_are_kept_under_the_same_names_in_every_language(saved: SavedComparison) -> None:

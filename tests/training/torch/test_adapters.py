@@ -131,7 +131,7 @@ def test_layers_are_of_the_kinds_that_were_chosen(components: Components) -> Non
     assert groups == {"self-attention", "cross-attention", "feed-forward", "convolutions"}
 
 
-@pytest.mark.parametrize(("fewer", "more"), [*pairwise(TARGET_NAMES)])
+@pytest.mark.parametrize(("fewer", "more"), [*pairwise(TARGET_NAMES[:4]), (TARGET_NAMES[2], TARGET_NAMES[4])])
 def test_more_targets_keep_the_layers_of_fewer(fewer: str, more: str, training_manager: PipelineManager) -> None:
     base = training_manager.components
     few, many = (set(adapters_of(copy.deepcopy(base), targets=targets).weights().unet) for targets in (fewer, more))
