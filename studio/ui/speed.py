@@ -46,12 +46,25 @@ def wire_speed(named: Mapping[str, Any], library: LoraLibrary) -> Any:  # noqa: 
         pairs = [(chosen[f"lora_{i}"], chosen[f"strength_{i}"]) for i in range(LORA_ROWS) if rows]
         loras = tuple(LoraChoice.model_validate(choice) for choice in lora_choices(*pairs))
         with toasts():
-            changes, acting = with_speed(speed, loras, library)
-            return by_component(named, {**changes, **(_row_values(acting, library) if rows else {})})
+            return speed_values(named, speed, loras, library)
 
     inputs = {"speed": named["speed"], **{name: named[name] for name in rows}}
-    outputs: list[Any] = [named[name] for name in controls]
+    outputs: list[Any] = [named[name] for name in ("speed", *controls)]
     return named["speed"].input(choose, inputs_kwargs=inputs, outputs=outputs, **QUIET)
+
+
+def speed_values(
+    named: Mapping[str, Any], speed: str, loras: tuple[LoraChoice, ...], library: LoraLibrary
+) -> dict[Any, Any]:
+    """What an event returns so that a form's controls are those of a speed, with these LoRAs and its own.
+
+    Raises:
+        LoraError: where there is no such speed.
+        SettingsError: where the form has too few rows.
+    """
+    changes, acting = with_speed(speed, loras, library)
+    rows = _row_values(acting, library) if "lora_0" in named else {}
+    return by_component(named, {"speed": gr.update(choices=speed_choices(library), value=speed), **changes, **rows})
 
 
 def speed_loras_of(speed: str) -> tuple[LoraChoice, ...]:

@@ -1,17 +1,20 @@
 """Where a run's LoRA goes from the Training tab: into the library, and from there into Generate, Batch or Compare."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from studio.core.language import N_, _
+from studio.core.settings import LoraChoice
 from studio.images.comparison import BASE
 from studio.loras.library import LoraLibrary
+from studio.loras.speed import FULL, OF_LORA, lora_of_speed, speed_loras
 from studio.training.session import add_to_library
 from studio.ui.forms import LORA_ROWS, NO_LORA
 from studio.ui.shell.parts import QUIET, toast, toasts
+from studio.ui.speed import speed_values
 from studio.ui.training.queue import TrainingPage
 
 
@@ -24,17 +27,25 @@ class Destinations:
     compare: Mapping[str, Any]
 
 
-def in_rows(form: Mapping[str, Any], name: str, names: Sequence[str]) -> dict[Any, Any]:
-    """What an event returns so that a form's LoRA rows have this one alone, at full strength."""
+def in_rows(form: Mapping[str, Any], name: str, library: LoraLibrary, speed: str) -> dict[Any, Any]:
+    """What an event returns so that a form's LoRA rows have this one alone, at full strength.
+
+    A Speed LoRA sets the form's speed, and brings the LoRA that it was made for. Where the form's `speed` was that of
+    another one, which leaves, it is full again.
+    """
+    if name in speed_loras(library):
+        return speed_values(form, f"{OF_LORA}{name}", (), library)
+    if lora_of_speed(speed):
+        return speed_values(form, FULL, (LoraChoice(name=name),), library)
     rows = [i for i in range(LORA_ROWS) if f"lora_{i}" in form]
-    choices = [(_(NO_LORA), NO_LORA), *((name, name) for name in names)]
+    choices = [(_(NO_LORA), NO_LORA), *((name, name) for name in library.usable_names())]
     loras = {form[f"lora_{i}"]: gr.update(choices=choices, value=NO_LORA if i else name) for i in rows}
     return loras | {form["strength_0"]: 1.0}
 
 
-def beside_base(form: Mapping[str, Any], name: str, names: Sequence[str]) -> dict[Any, Any]:
+def beside_base(form: Mapping[str, Any], name: str, library: LoraLibrary, _speed: str) -> dict[Any, Any]:
     """The same for Compare: the base on the left, the LoRA on the right."""
-    choices = [(_(BASE), BASE), *((name, name) for name in names)]
+    choices = [(_(BASE), BASE), *((name, name) for name in library.usable_names())]
     left, right = (gr.update(choices=choices, value=value) for value in (BASE, name))
     return {form["left"]: left, form["right"]: right, form["right_strength"]: 1.0}
 
@@ -45,7 +56,7 @@ def wire_use(
     selection: gr.HTML,
     form: Mapping[str, Any],
     *,
-    fill: Callable[[Mapping[str, Any], str, Sequence[str]], dict[Any, Any]],
+    fill: Callable[[Mapping[str, Any], str, LoraLibrary, str], dict[Any, Any]],
     says: str,
     js: str,
 ) -> Any:  # noqa: ANN401 - gradio's Dependency
@@ -58,15 +69,15 @@ def wire_use(
         js: leads to the form's tab.
     """
 
-    def use(selection: str, event: gr.EventData) -> dict[Any, Any]:
+    def use(selection: str, speed: str, event: gr.EventData) -> dict[Any, Any]:
         step = getattr(event, "step", None)
         with toasts():
             run, library = page.run_of(selection), LoraLibrary(page.session.user_data.loras)
             name = add_to_library(run, page.session.history(run), library, step if isinstance(step, int) else None)
             toast(_(says, name=name))
-            return fill(form, name, library.names())
+            return fill(form, name, library, speed)
 
-    filled = pressed(use, selection, list(form.values()), **QUIET)
+    filled = pressed(use, [selection, form["speed"]], list(form.values()), **QUIET)
     filled.success(fn=None, js=js, queue=False, show_progress="hidden")
     return filled
 
