@@ -53,15 +53,18 @@ const show = (image) => {
   area.value = image ? (box.typed.get(idOf(image))?.text ?? known?.caption ?? "") : "";
   area.disabled = newTag.disabled = !image;
   showTags();
+  newTag.disabled = !image || isSeveral(area.value);
   describe();
 };
 
 // A comma-separated caption as chips beside its text; a chip's button takes its tag out.
 const tagsOf = (text) => text.split(",").map((tag) => tag.trim()).filter(Boolean);
+const isSeveral = (text) => /(^|\s)\|\|(\s|$)/.test(text); // captions of one image: no tags of one
 const showTags = () => {
   if (tags.dataset.of === area.value) return;
   tags.dataset.of = area.value;
-  const all = tagsOf(area.value);
+  const all = isSeveral(area.value) ? [] : tagsOf(area.value);
+  newTag.disabled = !box.shown || isSeveral(area.value);
   const chips = (all.length > 1 ? all : []).map((tag, index) => {
     const button = document.createElement("button");
     Object.assign(button, { type: "button", className: "chip", textContent: `${tag} ✕` });
@@ -305,6 +308,9 @@ listen(window, "beforeunload", (event) => {
   if ([...box.typed.values()].some((entry) => entry.problem)) event.preventDefault();
 });
 
-const selected = () => (window.selectedImages?.dataset === shownDataset() ? [...window.selectedImages.keys] : []);
-Object.assign(box, { saved, choose, subject: () => ({ dataset: shownDataset(), key: "", ...box.shown, selected: selected() }) });
+const subject = () => {
+  const about = { dataset: shownDataset(), key: "", ...box.shown };
+  return { ...about, selected: window.selectedImages?.dataset === about.dataset ? [...window.selectedImages.keys] : [] };
+};
+Object.assign(box, { saved, choose, subject });
 document.dispatchEvent(new Event("studio:grid"));

@@ -10,7 +10,8 @@ const ask = async (name, ...data) => {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ data }),
-  });
+  }).catch(() => null);
+  if (!answer) return { problem: gettext("The studio does not answer.") };
   if (!answer.ok) return { problem: gettext("The studio answered {status}.", { status: answer.status }) };
   return (await answer.json()).data[0];
 };
@@ -44,6 +45,7 @@ const open = (takes, now, note) =>
     };
     const here = button(gettext("Choose this folder"), () => choose(shown.path), "chooser-here");
     here.hidden = !folder;
+    here.disabled = true; // until a folder is shown
     const cancel = button(gettext("Cancel"), () => dialog.close());
     const head = make("div", { className: "chooser-head" }, up, path);
     const dialog = make("dialog", { className: "lightbox chooser" }, make("h2", { textContent: title }), words, places, head, list, make("div", { className: "lightbox-actions" }, here, cancel));
@@ -57,6 +59,7 @@ const open = (takes, now, note) =>
       places.replaceChildren(...[...(found.places ?? []), ...others].map((place) => Object.assign(button(place.title, () => go(place.path)), { title: place.path })));
       if (found.problem) return;
       shown = found;
+      here.disabled = false;
       path.value = found.path;
       up.disabled = !found.parent;
       const folders = found.folders.map((name) => row(name, () => go(join(found.path, name)), "is-folder"));

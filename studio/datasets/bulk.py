@@ -8,7 +8,7 @@ from pydantic import Field
 from studio.core.language import N_, _
 from studio.core.settings import Settings
 from studio.core.text import counted
-from studio.datasets.captions import tidy
+from studio.datasets.captions import change_each, tidy
 from studio.datasets.source import DatasetRow
 
 
@@ -39,7 +39,11 @@ def changed_captions(rows: Sequence[DatasetRow], change: BulkChange) -> dict[str
 
 
 def change_caption(caption: str, change: BulkChange) -> str:
-    """One caption, changed."""
+    """One caption, changed: each of its alternatives."""
+    return change_each(caption, lambda one: _changed(one, change))
+
+
+def _changed(caption: str, change: BulkChange) -> str:
     text = caption
     if change.find:
         pattern = re.escape(change.find)
@@ -71,7 +75,11 @@ def tags_of(caption: str) -> list[str]:
 
 
 def with_tag(caption: str, tag: str) -> str:
-    """The caption with a tag at its end, where it has none like it."""
+    """The caption with a tag at its end, and at that of each alternative, where it has none like it."""
+    return change_each(caption, lambda one: _with_tag(one, tag))
+
+
+def _with_tag(caption: str, tag: str) -> str:
     tags = tags_of(caption)
     known = {part.casefold() for part in tags}
     new = [part for part in tags_of(tag) if part.casefold() not in known]
@@ -80,6 +88,10 @@ def with_tag(caption: str, tag: str) -> str:
 
 def without_tag(caption: str, tag: str) -> str:
     """The caption without a tag, in whichever case it stands there."""
+    return change_each(caption, lambda one: _without_tag(one, tag))
+
+
+def _without_tag(caption: str, tag: str) -> str:
     tags, gone = tags_of(caption), {part.casefold() for part in tags_of(tag)}
     kept = [part for part in tags if part.casefold() not in gone]
     return ", ".join(kept) if len(kept) < len(tags) else caption

@@ -7,7 +7,7 @@ import re
 import stat
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -305,12 +305,24 @@ def _note(code: str, sentence: str) -> Problem:
 
 BETWEEN_CAPTIONS = "||"
 """Between several captions of one image, of which training takes one by chance each time."""
+_BETWEEN = re.compile(r"(?:^|(?<=\s))\|\|(?=\s|$)")
 
 
 def alternatives_of(caption: str) -> tuple[str, ...]:
-    """The captions that stand in one, `a red shoe || red sneakers`, none twice; ("",) where there is none."""
-    parts = (" ".join(part.split()) for part in caption.split(BETWEEN_CAPTIONS))
+    """The captions that stand in one, `a red shoe || red sneakers`, none twice; ("",) where there is none.
+
+    The sign stands apart from words: `||_||` is a tag.
+    """
+    parts = (" ".join(part.split()) for part in _BETWEEN.split(caption))
     return tuple(dict.fromkeys(part for part in parts if part)) or ("",)
+
+
+def change_each(caption: str, change: Callable[[str], str]) -> str:
+    """The caption with a change made to each of its alternatives; one that is left empty goes."""
+    if not _BETWEEN.search(caption):
+        return change(caption)
+    changed = dict.fromkeys(change(one) for one in alternatives_of(caption))
+    return f" {BETWEEN_CAPTIONS} ".join(filter(None, changed))
 
 
 def tidy(caption: str) -> str:

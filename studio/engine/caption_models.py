@@ -20,6 +20,8 @@ from studio.loras.weights_file import read_header
 
 CONFIG = "config.json"
 WEIGHTS, SHARDS = "model.safetensors", "model.safetensors.index.json"
+PROCESSOR_FILES = {"preprocessor_config.json", "processor_config.json"}
+TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt"}
 _SMALL_FILE = re.compile(r"[\w\-.]+\.(json|txt|jinja|model)")
 
 
@@ -116,10 +118,15 @@ def needed_caption_files(model: str, config: Mapping[str, object], names: Collec
     """
     caption_kind(model, config)
     small = sorted(name for name in names if _SMALL_FILE.fullmatch(name) and name != SHARDS)
+    for one_of in (PROCESSOR_FILES, TOKENIZER_FILES):
+        if not one_of & {*small}:
+            raise _without(model, one_of)
     if WEIGHTS in names:
         return (*small, WEIGHTS)
     shards = sorted(name for name in names if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name))
     if SHARDS in names and shards:
+        if len(shards) < int(shards[0].rsplit("-", 1)[1].removesuffix(".safetensors")):
+            raise ModelError(_("Files of the model {model} are missing. Download it again.", model=model))
         return (*small, SHARDS, *shards)
     if pickles := sorted(name for name in names if name.endswith((".bin", ".pt", ".ckpt"))):
         raise ModelError(
@@ -130,7 +137,11 @@ def needed_caption_files(model: str, config: Mapping[str, object], names: Collec
                 pickle=pickles[0],
             )
         )
-    raise ModelError(_("The model {model} has no {file}, so it cannot be used.", model=model, file=WEIGHTS))
+    raise _without(model, {WEIGHTS})
+
+
+def _without(model: str, one_of: Collection[str]) -> ModelError:
+    return ModelError(_("The model {model} has no {file}, so it cannot be used.", model=model, file=min(one_of)))
 
 
 CAPTIONER_LAYOUT = ModelLayout(

@@ -116,11 +116,11 @@ def with_speed(
     known, name = speed_loras(library), lora_of_speed(speed)
     kept = tuple(choice for choice in loras if choice.name not in known)
     every = {"guidance_start": 0.0, "guidance_end": 1.0}
-    if not name:
+    if speed in SPEEDS:
         return {**SPEEDS[speed], **every}, kept
     if name not in known:
         names = ", ".join((*SPEEDS, *(f"{OF_LORA}{known_name}" for known_name in known)))
-        raise LoraError(_("There is no speed {speed!r}. Choose one of {names}.", speed=name, names=names))
+        raise LoraError(_("There is no speed {speed!r}. Choose one of {names}.", speed=name or speed, names=names))
     use = known[name]
     if not kept and use.teacher_lora in library.names():
         kept = (LoraChoice(name=use.teacher_lora, strength=use.teacher_lora_strength),)

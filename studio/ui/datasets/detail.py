@@ -20,6 +20,7 @@ from studio.core.errors import DatasetError, StudioError, error_message
 from studio.core.files import read_text
 from studio.core.language import _
 from studio.core.paths import assets_folder
+from studio.datasets.captions import alternatives_of
 from studio.datasets.rows import MAX_TOKENS, BucketFit, assign_bucket
 from studio.datasets.session import DatasetSession, Stamp, TypedCaption
 from studio.datasets.source import YOUR_EDIT, DatasetRow, Focus
@@ -113,7 +114,7 @@ def save_all(session: DatasetSession, typed: tuple[TypedCaption, ...]) -> Answer
 
 def _known(session: DatasetSession, dataset: str, row: DatasetRow, stamp: Stamp) -> Answer:
     """An image's caption, and the words below it: `14 of 75 tokens · from styles.csv row 3`."""
-    tokens = session.count_tokens(row.caption)
+    tokens = max(map(session.count_tokens, alternatives_of(row.caption)))
     words = _("{tokens} of {limit} tokens", tokens=tokens, limit=MAX_TOKENS)
     if tokens > MAX_TOKENS:
         words = _(

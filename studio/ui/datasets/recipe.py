@@ -240,13 +240,14 @@ def read_recipe(session: DatasetSession, values: dict[str, Any]) -> DatasetRecip
     if values["row_column"] not in (None, "", NONE) and values["row_values"]:
         rows = ({"column": values["row_column"], "values": tuple(values["row_values"])},)
     template = str(values["template"] or "").strip() or None
-    if template:
+    layout = parse_settings(LayoutChoice, chosen)
+    if template and layout == session.opened.recipe.layout:  # another layout has other columns
         check_template(template, session.opened.columns)
     return parse_settings(
         DatasetRecipe,
         {
             "source": session.opened.recipe.source,
-            "layout": parse_settings(LayoutChoice, chosen),
+            "layout": layout,
             "rows": tuple(parse_settings(RowChoice, row) for row in rows),
             "template": template,
             "default_caption": str(values["default_caption"] or "").strip(),

@@ -81,12 +81,20 @@ def to_settings(values: Mapping[str, Any]) -> CompareSettings:
     if left == right:
         same = SettingsError(_("Left and right are the same: choose a LoRA for one of them, or another strength."))
         raise same.about("left", "right", "left.0.strength", "right.0.strength")
+    speed = speed_loras_of(values["speed"])
+    for side, loras in (("left", left), ("right", right)):
+        if {lora["name"] for lora in loras} & {lora.name for lora in speed}:
+            twice = _(
+                "The speed brings {name} on both sides: choose another LoRA here, or another speed.",
+                name=loras[0]["name"],
+            )
+            raise SettingsError(twice).about(side)
     return parse_settings(
         CompareSettings,
         {
             "prompts": read_value(CompareSettings, "prompts", values["prompts"]),
             "num_seeds": values["num_seeds"],
-            "generation": {**read_generation(values), "prompt": "", "loras": speed_loras_of(values["speed"])},
+            "generation": {**read_generation(values), "prompt": "", "loras": speed},
             "left": left,
             "right": right,
             "strip": STRIP if values["strip"] and right else (),

@@ -115,6 +115,7 @@ def listing_of(wanted: Sequence[str], takes: Sequence[str], user_data: UserData)
         takes: as in `path_box`.
     """
     places = tuple(_places(user_data))
+    problem = ""
     for typed in wanted:
         path = typed_path(typed) if typed.strip() else Path.home()
         try:
@@ -122,8 +123,10 @@ def listing_of(wanted: Sequence[str], takes: Sequence[str], user_data: UserData)
             if path.is_absolute() and folder.is_dir() and (folder == path or path.is_file()):
                 return _listing(folder.resolve(), takes).model_copy(update={"places": places})
         except (OSError, ValueError) as error:
-            return FolderListing(places=places, problem=_message(error))
-    return FolderListing(places=places, problem=_("There is no folder {path}.", path=wanted[0] if wanted else "–"))
+            problem = problem or _message(error)
+    return FolderListing(
+        places=places, problem=problem or _("There is no folder {path}.", path=wanted[0] if wanted else "–")
+    )
 
 
 def _listing(folder: Path, takes: Sequence[str]) -> FolderListing:
@@ -133,9 +136,10 @@ def _listing(folder: Path, takes: Sequence[str]) -> FolderListing:
         for entry in entries:
             if entry.name.startswith(".") or not _can_be_shown(entry.name):
                 continue
-            if entry.is_dir():
+            kind = _kind_of(entry)
+            if kind == FOLDER:
                 folders.append(entry.name)
-            elif entry.name.lower().endswith(endings or ("\0",)) and entry.is_file():
+            elif kind == "file" and entry.name.lower().endswith(endings or ("\0",)):
                 files.append(entry.name)
     is_cut = max(len(folders), len(files)) > MAX_NAMES
     more = _("Only the first {most:,} are shown. Type the path of the others.", most=MAX_NAMES) if is_cut else ""
@@ -146,6 +150,14 @@ def _listing(folder: Path, takes: Sequence[str]) -> FolderListing:
         files=tuple(natsorted(files)[:MAX_NAMES]),
         more=more,
     )
+
+
+def _kind_of(entry: os.DirEntry[str]) -> str:
+    """`FOLDER`, "file", or "" of what is neither, and of a link that leads nowhere."""
+    try:
+        return FOLDER if entry.is_dir() else "file" if entry.is_file() else ""
+    except OSError:
+        return ""
 
 
 def _can_be_shown(name: str) -> bool:
