@@ -494,7 +494,7 @@
     if (!found) return;
     const { figure, svg, inPlot, curves, x } = found;
     const nearest = (curve) => curve.xs.reduce((best, value, i) => (Math.abs(value - x) < Math.abs(curve.xs[best] - x) ? i : best), 0);
-    const words = curves.map((curve) => `${curve.name} ${asWritten(curve.ys[nearest(curve)])}`);
+    const words = curves.map((curve) => `${curve.name} ${asWritten(curve.ys[nearest(curve)])}${figure.dataset.unit}`);
     const step = gettext("step {step}", { step: numberWords(Math.round(x)) });
     figure.querySelector(".chart-values").textContent = `${step}: ${words.join(" · ")}`;
     upright(svg, "pointer", inPlot);

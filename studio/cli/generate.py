@@ -77,7 +77,7 @@ def generate(
 ) -> None:
     """Make images of one prompt."""
     place = locate_user_data(user_data)
-    generation = at_speed(speed, read_options(context, GenerationSettings, loras=lora_choices(lora)), place)
+    generation = at_speed(context, speed, read_options(context, GenerationSettings, loras=lora_choices(lora)), place)
     settings, model_settings = (
         read_options(context, ImagesSettings, generation=generation),
         read_options(context, ModelSettings),

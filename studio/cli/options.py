@@ -117,19 +117,31 @@ def read_options(context: typer.Context, kind: type[SettingsT], **values: object
     return parse_settings(kind, {name: value for name, value in {**named, **values}.items() if value is not None})
 
 
-def at_speed(speed: str | None, generation: GenerationSettings, place: UserData) -> GenerationSettings:
+def at_speed(
+    context: typer.Context, speed: str | None, generation: GenerationSettings, place: UserData
+) -> GenerationSettings:
     """The same image with what a speed sets together, and its LoRA.
 
     Raises:
+        SettingsError: where an option says otherwise.
         LoraError: where there is no such speed.
     """
     if speed is None:
         return generation
+    options = {"scheduler": "--scheduler", "num_inference_steps": "--steps", "guidance_scale": "--guidance"}
+    given = [option for name, option in options.items() if _was_given(context, name)]
+    if given:
+        raise SettingsError(_("--speed sets {options} itself: leave them out.", options=", ".join(given)))
     from studio.loras.library import LoraLibrary
     from studio.loras.speed import with_speed
 
     changes, loras = with_speed(speed, generation.loras, LoraLibrary(place.loras))
     return parse_settings(GenerationSettings, {**generation.model_dump(), **changes, "loras": loras})
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def lora_choices(options: Sequence[str] | None) -> tuple[dict[str, object], ...]:

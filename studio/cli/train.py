@@ -89,12 +89,12 @@ def train(
     _assert_possible(run, preset, values, assignments or (), make_fast=make_fast)
     if queue and use_snapshot:
         raise SettingsError(_("--use-snapshot cannot be queued: the queue starts a run as it is. Leave --queue out."))
-    found = _run_to_train(run, make_fast, place, [*(["cpu=true"] if cpu else []), *(assignments or ())])
+    found = RunFolder.find(run, place.runs) if run is not None else None
     if preflight:
-        wanted = read_run_settings(found) if found else settings_from(preset, values, assignments or ())
+        wanted = read_run_settings(found) if found else _new_settings(make_fast, preset, values, assignments, place)
         _preflight(wanted, place, as_json=json)
         return
-    folder = found or begin_run(settings_from(preset, values, assignments or ()), place)
+    folder = found or begin_run(_new_settings(make_fast, preset, values, assignments, place), place)
     label_folder(folder, title, note, listed_in=place.runs)
     if queue:
         queue_job("train", folder.root, place)
@@ -102,19 +102,26 @@ def train(
     _train(folder, place, use_snapshot=use_snapshot, as_job=job)
 
 
-def _run_to_train(
-    run: str | None, make_fast: str | None, place: UserData, assignments: Sequence[str]
-) -> RunFolder | None:
-    """The run that goes on, or a new one that makes another's LoRA fast; None where neither is wanted."""
+def _new_settings(
+    make_fast: str | None,
+    preset: str | None,
+    values: Mapping[str, object],
+    assignments: Sequence[str] | None,
+    place: UserData,
+) -> TrainingSettings:
+    """Of a run that is not begun yet; where it makes another's LoRA fast, that goes into the library."""
     if make_fast is None:
-        return RunFolder.find(run, place.runs) if run is not None else None
+        return settings_from(preset, values, assignments or ())
     from studio.loras.library import LoraLibrary
-    from studio.training.begin import begin_making_fast
+    from studio.training.begin import read_run_settings
+    from studio.training.presets import speed_settings
     from studio.training.session import add_to_library, follow_run
 
     source = RunFolder.find(make_fast, place.runs)
     lora = add_to_library(source, follow_run(source.events).look(), LoraLibrary(place.loras))
-    return begin_making_fast(source, lora, place, assignments)
+    return speed_settings(
+        read_run_settings(source), lora, [*(["cpu=true"] if values.get("cpu") else []), *(assignments or ())]
+    )
 
 
 def _assert_possible(

@@ -237,12 +237,8 @@ class CompareSettings(Settings):
 
     def strip_generations(self) -> tuple[GenerationSettings, ...]:
         """The right side of every pair at each strength of the strip; with several LoRAs all are scaled alike."""
-        sides = [right for __, right in self.pairs()]
-        return tuple(
-            side.model_copy(update={"loras": (*_scaled(self.right, by), *self.generation.loras)})
-            for side in sides
-            for by in self.strip
-        )
+        loras = [(*_scaled(self.right, by), *self.generation.loras) for by in self.strip]
+        return tuple(right.model_copy(update={"loras": these}) for __, right in self.pairs() for these in loras)
 
     @property
     def num_pictures(self) -> int:

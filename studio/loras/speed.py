@@ -122,6 +122,9 @@ def with_speed(
         names = ", ".join((*SPEEDS, *(f"{OF_LORA}{known_name}" for known_name in known)))
         raise LoraError(_("There is no speed {speed!r}. Choose one of {names}.", speed=name or speed, names=names))
     use = known[name]
+    brought = {(known[c.name].teacher_lora, known[c.name].teacher_lora_strength) for c in loras if c.name in known}
+    if (use.teacher_lora, use.teacher_lora_strength) not in brought:  # they leave with the one that brought them
+        kept = tuple(choice for choice in kept if (choice.name, choice.strength) not in brought)
     if not kept and use.teacher_lora in library.names():
         kept = (LoraChoice(name=use.teacher_lora, strength=use.teacher_lora_strength),)
     return {**use.changes, **every}, (*kept, LoraChoice(name=name))

@@ -194,6 +194,14 @@ def _rules(settings: TrainingSettings) -> Iterator[tuple[bool, str, tuple[str, .
         ),
         ("objective", *unfit),
     )
+    yield (
+        bool(settings.teacher_lora) and not settings.makes_speed_lora,
+        N_(
+            "Teacher's LoRA (teacher_lora) acts only with the objective “few steps”. Choose it, or clear the "
+            "teacher's LoRA."
+        ),
+        ("teacher_lora", "objective"),
+    )
 
 
 def _rules_of_images(settings: TrainingSettings) -> Iterator[tuple[bool, str, tuple[str, ...]]]:
@@ -336,7 +344,4 @@ def begin_making_fast(run: RunFolder, lora: str, user_data: UserData, assignment
     Raises:
         SettingsError, DatasetError, RunError: as `duplicate_run`.
     """
-    settings = speed_settings(read_run_settings(run), lora)
-    return begin_run(
-        parse_settings(TrainingSettings, {**settings.model_dump(), **parse_assignments(assignments)}), user_data
-    )
+    return begin_run(speed_settings(read_run_settings(run), lora, assignments), user_data)

@@ -60,6 +60,7 @@ class Chart:
         note: below the chart, in sentences.
         from_zero: whether the y axis must begin at 0.
         log: whether the y axis counts powers of ten; what is not above 0 is left out then.
+        unit: written after each value that is told.
         width, height: of the drawing; letters keep their size, so a small chart is a small drawing.
     """
 
@@ -70,6 +71,7 @@ class Chart:
     note: str = ""
     from_zero: bool = False
     log: bool = False
+    unit: str = ""
     width: int = WIDTH
     height: int = HEIGHT
 

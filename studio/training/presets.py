@@ -94,34 +94,45 @@ PRESETS: dict[str, Preset] = {
 IMAGES_PER_STEP = 16  # of a Speed LoRA's training
 
 
-def speed_settings(settings: TrainingSettings, lora: str) -> TrainingSettings:
+def speed_settings(settings: TrainingSettings, lora: str, assignments: Sequence[str] = ()) -> TrainingSettings:
     """Of a run that makes the LoRA of another run fast: its model, captions and size, the rest from the preset.
 
     Args:
         settings: of the run that the LoRA came of.
         lora: its name in the library, or its file.
+        assignments: changes, as `name=value`.
+
+    Raises:
+        SettingsError: where one breaks its rule, or the run made a Speed LoRA itself.
     """
+    if settings.makes_speed_lora:
+        raise SettingsError(
+            _("{name} is a Speed LoRA already. Make the LoRA fast that it was made for.", name=settings.name)
+        )
     kept = ("model", "prediction_type", "dataset", "trigger_word", "resolution", "seed", "cpu", "tf32", "save_dtype")
     seen = ("num_validation_images", "validation_prompts", "validation_seed", "validation_inference_steps", "wandb")
     batch = min(settings.train_batch_size, IMAGES_PER_STEP)
     own = {
-        "name": f"{settings.name[:70]} 4 steps",
         "teacher_lora": lora,
         "teacher_guidance_scale": settings.validation_guidance_scale,  # of the images that were looked at
         "train_batch_size": batch,
         "gradient_accumulation_steps": max(1, IMAGES_PER_STEP // batch),
     }
     taken = {name: getattr(settings, name) for name in (*kept, *seen)}
-    return parse_settings(TrainingSettings, {**PRESETS["speed"].changes, **taken, **own})
+    changes = parse_assignments(assignments)
+    made = parse_settings(TrainingSettings, {**PRESETS["speed"].changes, **taken, **own, **changes})
+    name = changes.get("name", f"{settings.name[:70]} {made.speed_steps} steps")
+    return parse_settings(TrainingSettings, {**made.model_dump(), "name": name})
 
 
 _AT_DEFAULT = ("train_text_encoder", "shuffle_caption", "prior_dataset", "mask_folder", "mixed_precision")
+_OF_IMAGES = ("caption_dropout", "noise_offset", "horizontal_flip")
 
 
 def unfit_for_speed(settings: TrainingSettings) -> tuple[str, ...]:
     """The settings with which no Speed LoRA can be trained; none of another run's."""
     fields = TrainingSettings.model_fields
-    changed = (name for name in _AT_DEFAULT if getattr(settings, name) != fields[name].default)
+    changed = (name for name in (*_AT_DEFAULT, *_OF_IMAGES) if getattr(settings, name) != fields[name].default)
     return tuple(changed) if settings.makes_speed_lora else ()
 
 

@@ -89,13 +89,18 @@ def segment_times(num_segments: int, num_train_timesteps: int = 1000) -> list[in
     return [round(num_train_timesteps - i * step) - 1 for i in range(num_segments)]
 
 
+def _name_of(lora: str) -> str:
+    """A library's name as it is, dots and all; of a file its name there."""
+    return Path(lora).stem if lora.endswith(".safetensors") else lora
+
+
 def speed_use(settings: SpeedSettings) -> SpeedUse:
     """With what the Speed LoRA of these settings is used."""
     return SpeedUse(
         num_inference_steps=settings.speed_steps,
         scheduler=settings.drawn_fast(GenerationSettings(prompt="")).scheduler,
         timesteps=tuple(segment_times(settings.speed_steps)),
-        teacher_lora=Path(settings.teacher_lora).stem if settings.teacher_lora else "",
+        teacher_lora=_name_of(settings.teacher_lora),
         teacher_lora_strength=settings.teacher_lora_strength,
     )
 

@@ -150,7 +150,7 @@ def test_scores_are_drawn_over_the_steps_and_tell_their_values_under_the_pointer
     expect(charts).to_have_count(5)
     charts.first.hover()
     values = training.locator(".score-charts .chart-values").first
-    expect(values).to_contain_text(re.compile(r"step 1\d\d: LoRA 0\.4 · base 0\.1 · dataset 0\.98"))
+    expect(values).to_contain_text(re.compile(r"step 1\d\d: LoRA 40% · base 10% · dataset 98%"))
     expect(training.locator(".nearest-figure")).to_contain_text("as a copy")
 
 
@@ -255,23 +255,24 @@ def order(queue: JobQueue) -> list[str]:
 def test_the_queue_is_put_in_order_by_keyboard_and_focus_stays(past_studio: RunningStudio, training: Page) -> None:
     page = training
     with waiting_jobs(past_studio, "one", "two", "three") as queue:
+        one, two, three = (job.short_title for job in queue.jobs())
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         titles = page.locator("#training-queue .queue-run")
-        expect(titles).to_have_text(["one", "two", "three"])
-        up = page.get_by_role("button", name="Move three up")
+        expect(titles).to_have_text([one, two, three])
+        up = page.get_by_role("button", name=f"Move {three} up")
         up.focus()
         page.keyboard.press("Enter")
-        expect(titles).to_have_text(["one", "three", "two"])
+        expect(titles).to_have_text([one, three, two])
         expect(up).to_be_focused()
         page.keyboard.press("Enter")
-        expect(titles).to_have_text(["three", "one", "two"])
+        expect(titles).to_have_text([three, one, two])
         expect(up).to_be_disabled()
-        expect(page.get_by_role("button", name="Show three")).to_be_focused()
+        expect(page.get_by_role("button", name=f"Show {three}")).to_be_focused()
         assert order(queue) == ["three", "one", "two"]
-        page.get_by_role("button", name="Remove one from the queue").click()
-        expect(toast(page)).to_contain_text("one left the queue. Its run is kept")
-        expect(titles).to_have_text(["three", "two"])
-        page.get_by_role("button", name="Show two").click()
+        page.get_by_role("button", name=f"Remove {one} from the queue").click()
+        expect(toast(page)).to_contain_text(f"{one} left the queue. Its run is kept")
+        expect(titles).to_have_text([three, two])
+        page.get_by_role("button", name=f"Show {two}").click()
         expect(state(page)).to_contain_text("In the queue, position 2.")
         shutil.rmtree(past_studio.user_data.runs / "20261101-000000-one")
 

@@ -318,7 +318,7 @@ def test_what_is_started_on_a_page_is_shown_there_and_a_row_of_the_queue_too(pre
     try:
         expect(shown_run(one)).to_have_attribute("data-run", job.run.name)
         two.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-        show = two.get_by_role("button", name=f"Show {job.title}")
+        show = two.get_by_role("button", name=f"Show {job.short_title}")
         expect(show).to_be_visible()
         expect(shown_run(two)).to_have_attribute("data-run", second.name)
         show.click()

@@ -225,11 +225,11 @@ class TextCache:
 
     def __init__(self, folder: Path, text_digest: str, device_type: str) -> None:
         self._folder = folder
-        self._made_by = (text_digest, device_type, torch.__version__)
+        self.made_by = (text_digest, device_type, torch.__version__)
 
     def file(self, caption: str) -> Path:
         """Where a caption's embedding lies, there or not."""
-        return cache_file(self._folder, repr((FORMAT, *self._made_by, caption)))
+        return cache_file(self._folder, repr((FORMAT, *self.made_by, caption)))
 
     def missing(self, captions: Iterable[str]) -> list[str]:
         """Captions that were not encoded yet."""

@@ -54,7 +54,7 @@ def plan_paths(data: TrainingSet, settings: TrainingSettings) -> tuple[tuple[Pat
 
     trained = [item for item in data.items if not item.is_prior]
     return planned(trained, settings.num_teacher_images, "trained"), planned(
-        data.held_out or trained, NUM_FIXED, "held out"
+        data.held_out or trained, min(NUM_FIXED, settings.num_teacher_images), "held out"
     )
 
 
@@ -132,9 +132,8 @@ class Teacher:
 
     def _file(self, group: Sequence[PathPlan]) -> Path:
         settings, unet = self.settings, self.components.unet
-        made_by = (self.digests["unet"], self.digests["text_encoder"], unet.device.type, torch.__version__)
-        scheduler = self.components.pipeline.scheduler.config
-        noise = (scheduler.prediction_type, scheduler.beta_schedule, scheduler.beta_start, scheduler.beta_end)
+        made_by = (self.digests["unet"], self.texts.made_by, unet.device.type)
+        noise = sorted(teacher_scheduler(self.components.pipeline.scheduler).config.items())
         drawn = (settings.speed_steps, settings.teacher_steps, settings.teacher_guidance_scale, self.resolution)
         of = tuple((plan.caption, plan.noise_seed) for plan in group)
         return cache_file(self.folder, repr((made_by, noise, drawn, of)))

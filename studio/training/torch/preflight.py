@@ -198,18 +198,19 @@ class _Times:
 
     @classmethod
     def of(cls, settings: TrainingSettings, whole: TrainingSet, measured: _Measured, chosen: PassFacts) -> "_Times":
-        steps, sides = settings.max_train_steps, 2 if whole.held_out else 1
+        steps, sides, num_passes = settings.max_train_steps, 2 if whole.held_out else 1, NUM_TRIPLES
+        num_looks = steps // settings.held_out_steps
         num_samples: float = (steps // settings.validation_steps + 1) * settings.num_validation_images
         if settings.makes_speed_lora:  # its images take a pass a step, the teacher's two
             num_samples = num_samples * settings.speed_steps / (2 * settings.validation_inference_steps)
-        num_looks = steps // settings.held_out_steps + 1
+            sides, num_passes = 2, NUM_FIXED * settings.speed_steps  # of trained captions too
         return cls(
             num_steps=steps,
             step=chosen.seconds * settings.gradient_accumulation_steps,
             encoding=_num_variants(settings, whole) * measured.encoding_seconds,
             pictures=(settings.num_validation_images + num_samples) * measured.picture_seconds,
             # A forward pass is a third of forward and backward.
-            held_out=num_looks * sides * NUM_TRIPLES / settings.train_batch_size * chosen.seconds / 3,
+            held_out=(num_looks + 1) * sides * num_passes / settings.train_batch_size * chosen.seconds / 3,
         )
 
     @property
@@ -270,10 +271,7 @@ def _forecast(
             *_fewer_steps(settings, times.total - _Times.of(fewer, whole, measured, chosen).total),
             *_fewer_sizes(settings, whole, prepared.plan.resolution),
         ),
-        warnings=(
-            *memory_warnings(chosen, limit=limit, disk=disk, free_disk=free_disk),
-            *settings_notes(settings),
-        ),
+        warnings=(*memory_warnings(chosen, limit=limit, disk=disk, free_disk=free_disk), *settings_notes(settings)),
         curve=() if costs is None else curve_of(costs, measured.with_checkpointing, measured.without, settings),
         checkpointing_percent=100.0 if on or costs is None else costs.percent_of(prepared.plan.recomputed),
     )

@@ -12,7 +12,7 @@ from studio.images.comparison import BASE
 from studio.loras.library import LoraLibrary
 from studio.loras.speed import FULL, OF_LORA, lora_of_speed, speed_loras
 from studio.training.session import add_to_library
-from studio.ui.forms import LORA_ROWS, NO_LORA
+from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
 from studio.ui.shell.parts import QUIET, toast, toasts
 from studio.ui.speed import speed_values
 from studio.ui.training.queue import TrainingPage
@@ -43,11 +43,22 @@ def in_rows(form: Mapping[str, Any], name: str, library: LoraLibrary, speed: str
     return loras | {form["strength_0"]: 1.0}
 
 
-def beside_base(form: Mapping[str, Any], name: str, library: LoraLibrary, _speed: str) -> dict[Any, Any]:
-    """The same for Compare: the base on the left, the LoRA on the right."""
-    choices = [(_(BASE), BASE), *((name, name) for name in library.usable_names())]
-    left, right = (gr.update(choices=choices, value=value) for value in (BASE, name))
-    return {form["left"]: left, form["right"]: right, form["right_strength"]: 1.0}
+def beside_base(form: Mapping[str, Any], name: str, library: LoraLibrary, speed: str) -> dict[Any, Any]:
+    """The same for Compare: the base on the left, the LoRA on the right.
+
+    A Speed LoRA acts on both sides, and the LoRA that it was made for on the right; one of the base itself is compared
+    at its own steps.
+    """
+    use, right, values = speed_loras(library).get(name), name, dict[Any, Any]()
+    if use is not None and use.teacher_lora in library.usable_names():
+        right, values = use.teacher_lora, speed_values(form, f"{OF_LORA}{name}", (), library)
+    elif use is not None:
+        values = by_component(form, {"speed": FULL, **use.changes})
+    elif lora_of_speed(speed):
+        values = speed_values(form, FULL, (), library)
+    choices = [(_(BASE), BASE), *((one, one) for one in library.usable_names())]
+    sides = {form[side]: gr.update(choices=choices, value=value) for side, value in (("left", BASE), ("right", right))}
+    return {**values, **sides, form["right_strength"]: 1.0}
 
 
 def wire_use(

@@ -233,9 +233,14 @@ class ScoreKind:
         return NOT_MEASURED if spread is None else number(spread.mean, self.form)
 
     @property
-    def unit(self) -> float:
+    def unit(self) -> str:
+        """What is written after its values."""
+        return "%" if self.form.endswith("%") else ""
+
+    @property
+    def factor(self) -> float:
         """By what a point of its curve is multiplied: its numbers are written so in tables too."""
-        return 100.0 if self.form.endswith("%") else 1.0
+        return 100.0 if self.unit else 1.0
 
     def mean(self, summary: ScoreSummary) -> float:
         """As it was measured; nan where it was not."""
@@ -300,13 +305,15 @@ def chart_of(kind: ScoreKind, history: RunHistory) -> Chart:
     events = by_step(history.scores)
     steps = [float(event.step) for event in events]
     ends = [steps[0], steps[-1]]
-    lora = Curve("LoRA", steps, [kind.unit * kind.mean(event.scores) for event in events], "main")
-    levels = [Curve(_("base"), ends, [kind.unit * kind.mean(events[-1].base)] * 2, "second")]
+    lora = Curve("LoRA", steps, [kind.factor * kind.mean(event.scores) for event in events], "main")
+    levels = [Curve(_("base"), ends, [kind.factor * kind.mean(events[-1].base)] * 2, "second")]
     if history.reference is not None:
-        levels.append(Curve(_("dataset"), ends, [kind.unit * kind.mean(history.reference.scores)] * 2, "third"))
+        levels.append(Curve(_("dataset"), ends, [kind.factor * kind.mean(history.reference.scores)] * 2, "third"))
     width, height = CHART_SIZE
     curves = (lora, *levels) if lora.points else ()  # the dataset's level alone says nothing of the LoRA
-    return Chart(capitalized(_(kind.title)), _("step"), _(kind.axis), curves, width=width, height=height)
+    return Chart(
+        capitalized(_(kind.title)), _("step"), _(kind.axis), curves, unit=kind.unit, width=width, height=height
+    )
 
 
 def capitalized(words: str) -> str:

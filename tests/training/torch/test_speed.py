@@ -170,7 +170,7 @@ def test_paths_to_test_with_have_captions_that_are_not_trained_on(snapshot: Snap
     data = make_training_set(snapshot, settings, resolution=64)
     trained, held_out = plan_paths(data, settings)
     assert {plan.key for plan in held_out} == {item.key for item in data.held_out}
-    assert len(held_out) == NUM_FIXED
+    assert len(held_out) == min(NUM_FIXED, len(trained))
     assert not {plan.noise_seed for plan in trained} & {plan.noise_seed for plan in held_out}
 
 
