@@ -255,10 +255,10 @@ def order(queue: JobQueue) -> list[str]:
 def test_the_queue_is_put_in_order_by_keyboard_and_focus_stays(past_studio: RunningStudio, training: Page) -> None:
     page = training
     with waiting_jobs(past_studio, "one", "two", "three") as queue:
-        one, two, three = (job.short_title for job in queue.jobs())
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         titles = page.locator("#training-queue .queue-run")
-        expect(titles).to_have_text([one, two, three])
+        expect(titles).to_have_text([re.compile(f"^{name}") for name in ("one", "two", "three")])
+        one, two, three = titles.all_inner_texts()
         up = page.get_by_role("button", name=f"Move {three} up")
         up.focus()
         page.keyboard.press("Enter")
@@ -270,7 +270,7 @@ def test_the_queue_is_put_in_order_by_keyboard_and_focus_stays(past_studio: Runn
         expect(page.get_by_role("button", name=f"Show {three}")).to_be_focused()
         assert order(queue) == ["three", "one", "two"]
         page.get_by_role("button", name=f"Remove {one} from the queue").click()
-        expect(toast(page)).to_contain_text(f"{one} left the queue. Its run is kept")
+        expect(toast(page)).to_contain_text("one left the queue. Its run is kept")
         expect(titles).to_have_text([three, two])
         page.get_by_role("button", name=f"Show {two}").click()
         expect(state(page)).to_contain_text("In the queue, position 2.")
