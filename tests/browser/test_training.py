@@ -82,10 +82,10 @@ def test_from_the_demo_dataset_to_a_lora_through_reload_kill_stop_and_resume(
 def _free_more_memory(page: Page) -> None:
     """The preflight's slider moves the point on the curve, and the form's settings."""
     slider = page.get_by_role("slider", name="Part of the activations' memory to free")
-    expect(page.locator(".checkpointing output")).to_contain_text("0 % freed")
+    expect(page.locator(".checkpointing output")).to_contain_text("0% freed")
     slider.press("ArrowRight")
     slider.press("ArrowRight")
-    expect(page.locator(".checkpointing output")).to_contain_text("20 % freed")
+    expect(page.locator(".checkpointing output")).to_contain_text("20% freed")
     expect(page.locator("#training-changes")).to_contain_text("Checkpointed part 20")
     expect(page.locator("#training-changes")).to_contain_text("Gradient checkpointing part")
 
