@@ -2,7 +2,8 @@
 
 import pytest
 
-from studio.datasets.bulk import BulkChange, change_caption, changed_captions, describe
+from studio.datasets.bulk import BulkChange, change_caption, changed_captions, describe, with_tag, without_tag
+from studio.datasets.captions import alternatives_of
 from tests.datasets.rows import make_row
 
 
@@ -42,3 +43,17 @@ def test_the_undo_button_says_what_was_done() -> None:
     assert (
         describe(BulkChange(find="a", replace="b", prefix="sks"), 1200) == "“a” → “b”, “sks” before in 1,200 captions"
     )
+
+
+def test_each_of_several_captions_is_changed() -> None:
+    both = "a red shoe, leather || red sneakers, leather"
+    assert change_caption(both, BulkChange(prefix="sks", suffix="photo")) == (
+        "sks a red shoe, leather photo || sks red sneakers, leather photo"
+    )
+    assert with_tag(both, "new") == "a red shoe, leather, new || red sneakers, leather, new"
+    assert without_tag(both, "leather") == "a red shoe || red sneakers"
+
+
+def test_a_tag_of_bars_is_no_end_of_a_caption() -> None:
+    assert alternatives_of("1girl, ||_||, hat") == ("1girl, ||_||, hat",)
+    assert without_tag("1girl, ||_||, hat", "hat") == "1girl, ||_||"

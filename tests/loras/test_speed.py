@@ -102,3 +102,32 @@ def test_in_compare_a_speed_lora_acts_on_both_sides() -> None:
     ((left, right),) = settings.pairs()
     assert [choice.name for choice in left.loras] == ["fast"]
     assert [choice.name for choice in right.loras] == ["style", "fast"]
+
+
+def test_the_strength_strip_keeps_the_speed_lora() -> None:
+    generation = GenerationSettings(prompt="", loras=(LoraChoice(name="lcm"),))
+    settings = CompareSettings(
+        prompts=("a",), generation=generation, right=(LoraChoice(name="shoes"),), strip=(0, 0.5, 1)
+    )
+    strip = settings.strip_generations()
+    ((left, right),) = settings.pairs()
+    assert (strip[0], strip[-1]) == (left, right)
+    assert [[lora.name for lora in one.loras] for one in strip] == [["lcm"], ["shoes", "lcm"], ["shoes", "lcm"]]
+
+
+@pytest.mark.parametrize("speed", ["", "lora:"])
+def test_an_empty_speed_is_said(speed: str, library: LoraLibrary) -> None:
+    with pytest.raises(LoraError, match="There is no speed"):
+        with_speed(speed, (), library)
+
+
+def test_a_lora_leaves_with_the_speed_lora_that_brought_it(tmp_path: Path) -> None:
+    for name in ("white", "dark"):
+        write_lora(tmp_path / f"{name}.safetensors")
+        use = USE.model_copy(update={"teacher_lora": name, "teacher_lora_strength": 0.8})
+        write_lora(tmp_path / f"{name} fast.safetensors", **{SPEED_METADATA: use.model_dump_json()})
+    library = LoraLibrary(tmp_path, shipped=tmp_path / "none")
+    __, first = with_speed("lora:white fast", (), library)
+    assert [lora.name for lora in first] == ["white", "white fast"]
+    __, second = with_speed("lora:dark fast", first, library)
+    assert [(lora.name, lora.strength) for lora in second] == [("dark", 0.8), ("dark fast", 1.0)]

@@ -130,3 +130,13 @@ def test_every_setting_that_is_a_path_can_be_browsed_for(kind: type) -> None:
             with gr.Blocks():
                 control = setting_control(kind, name, "", elem_id="a-box")
             assert control.stop_btn == "Browse…", name
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a link takes rights there")
+def test_a_link_that_leads_nowhere_hides_no_other(folder: Path, tmp_path: Path) -> None:
+    loop = folder / "loop.csv"
+    loop.symlink_to(loop)
+    listing = listing_of([str(folder)], [FOLDER, ".csv"], UserData(tmp_path / "user_data"))
+    assert listing.problem == ""
+    assert listing.path == str(folder.resolve())
+    assert "loop.csv" not in listing.files
