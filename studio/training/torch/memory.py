@@ -209,6 +209,12 @@ def assert_room(
         raise TrainingError(f"{too_much} {advice}")
 
 
+def latents_bytes(settings: TrainingSettings, components: Components, plan: TrainingPlan, num_variants: int) -> int:
+    """What so many variants of images take in the cache; of a Speed LoRA, so many of its teacher's images."""
+    kept = settings.speed_steps + 1 if settings.makes_speed_lora else 2
+    return num_variants * kept * 4 * int(components.vae.config.latent_channels) * plan.resolution**2 // 64
+
+
 def disk_bytes(
     settings: TrainingSettings,
     components: Components,
@@ -222,11 +228,9 @@ def disk_bytes(
 
     Args:
         num_loaded: parameters of the whole model.
-        num_variants: images in all their crops and mirrorings.
+        num_variants: of all images.
     """
     area = plan.resolution**2
-    kept = settings.speed_steps + 1 if settings.makes_speed_lora else 2
-    latent = kept * 4 * int(components.vae.config.latent_channels) * area // 64
     embedding = 4 * 77 * int(components.unet.config.cross_attention_dim)
     # What is parked has no parameters now: all that were loaded, without the U-Net's own.
     own = sum(p.numel() for p in components.unet.parameters()) - plan.num_parameters
@@ -238,7 +242,7 @@ def disk_bytes(
     num_samples = settings.max_train_steps // settings.validation_steps + 1
     a_sample = weights // 2 + settings.num_validation_images * 2 * area
     return (
-        num_variants * latent
+        latents_bytes(settings, components, plan, num_variants)
         + num_captions * embedding
         + offloaded
         + num_checkpoints * a_checkpoint
