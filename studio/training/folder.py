@@ -5,6 +5,7 @@ What a run decided before its first step, kept beside its settings: a resumed ru
 What a training would take, as the preflight measured it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -54,6 +55,13 @@ class RunFolder(JobFolder):
         return self.root / "tensorboard"
 
 
+class LoraFile(Record):
+    """By what a LoRA's file is found again under another name."""
+
+    sha256: str
+    size_bytes: int
+
+
 class TrainingPlan(Record):
     """The decisions of one run.
 
@@ -69,6 +77,7 @@ class TrainingPlan(Record):
         dataset_digest: of the snapshot; prior_digest of that of regularisation images, "" without.
         warmup_from_zero: whether the warm-up's first step has rate 0, as it had in runs of before this was told.
         model_digests: of U-Net, VAE and text encoder: a resumed run must find the same.
+        loras: the teacher's and those of prompts, by the names in the settings.
         notes: what the user should know, in sentences.
     """
 
@@ -88,6 +97,7 @@ class TrainingPlan(Record):
     model: str
     model_revision: str = ""
     model_digests: dict[str, str]
+    loras: Mapping[str, LoraFile] = {}
     device: str
     device_name: str
     versions: dict[str, str]
