@@ -20,11 +20,12 @@ SPEED_METADATA = "lora_studio.speed"
 FULL, FAST = "full", "fast"
 OF_LORA = "lora:"
 """What the key of a Speed LoRA begins with: a LoRA may be called fast."""
+WHOLE: Mapping[str, object] = {"guidance_start": 0.0, "guidance_end": 1.0}
 SPEEDS: Mapping[str, Mapping[str, object]] = {
-    FULL: {"scheduler": "model's own", "num_inference_steps": 25, "guidance_scale": 7.5},
-    FAST: {"scheduler": "DPM++ 2M", "num_inference_steps": 8, "guidance_scale": 7.5},
+    FULL: {"scheduler": "model's own", "num_inference_steps": 25, **WHOLE},
+    FAST: {"scheduler": "DPM++ 2M", "num_inference_steps": 8, **WHOLE},
 }
-"""What each speed without a LoRA sets; guidance acts in all steps."""
+"""What each speed without a LoRA sets. How strong guidance is, is left as it was: a model's own matter."""
 SPEED_TITLES: Mapping[str, str] = {FULL: N_("Full (25 steps, guided)"), FAST: N_("Fast (DPM++ 2M, 8 steps)")}
 FEW_STEP_SCHEDULERS: tuple[SchedulerName, ...] = ("Euler trailing", "LCM")
 
@@ -34,6 +35,7 @@ class SpeedUse(Settings):
 
     Attributes:
         timesteps: at which its steps begin, from noise on.
+        teacher_guidance_scale: the guidance that is part of it: without it, images have that again.
     """
 
     num_inference_steps: StepCount
@@ -42,11 +44,13 @@ class SpeedUse(Settings):
     timesteps: tuple[int, ...] = ()
     teacher_lora: str = ""
     teacher_lora_strength: Strength = 1.0
+    teacher_guidance_scale: Guidance = 7.5
 
     @property
     def changes(self) -> dict[str, object]:
         """The generation settings that it sets."""
-        return {name: getattr(self, name) for name in ("scheduler", "num_inference_steps", "guidance_scale")}
+        names = ("scheduler", "num_inference_steps", "guidance_scale")
+        return {**{name: getattr(self, name) for name in names}, **WHOLE}
 
 
 LCM_USE = SpeedUse(num_inference_steps=4, scheduler="LCM")
@@ -101,33 +105,37 @@ def lora_of_speed(speed: str) -> str:
 
 
 def with_speed(
-    speed: str, loras: tuple[LoraChoice, ...], library: LoraLibrary
+    speed: str, before: GenerationSettings, library: LoraLibrary
 ) -> tuple[dict[str, object], tuple[LoraChoice, ...]]:
     """(the generation settings that a speed sets together, the LoRAs that act then).
 
-    A Speed LoRA replaces another one, and brings the LoRA that it was made for where none acts yet.
+    A Speed LoRA replaces another one, and brings the LoRA that it was made for where none acts yet. Guidance is left
+    as it is by speeds without one, but where a Speed LoRA had turned it off.
 
     Args:
         speed: full, fast, or a Speed LoRA's name.
+        before: the settings as they are.
 
     Raises:
         LoraError: where there is no such speed.
     """
-    known, name = speed_loras(library), lora_of_speed(speed)
+    known, name, loras = speed_loras(library), lora_of_speed(speed), before.loras
+    left = [known[choice.name] for choice in loras if choice.name in known]
     kept = tuple(choice for choice in loras if choice.name not in known)
-    every = {"guidance_start": 0.0, "guidance_end": 1.0}
     if speed in SPEEDS:
-        return {**SPEEDS[speed], **every}, kept
+        was_off = before.guidance_scale <= 1 and (left or before.scheduler in FEW_STEP_SCHEDULERS)
+        guidance = left[-1].teacher_guidance_scale if left else GenerationSettings(prompt="").guidance_scale
+        return {**SPEEDS[speed], **({"guidance_scale": guidance} if was_off else {})}, kept
     if name not in known:
         names = ", ".join((*SPEEDS, *(f"{OF_LORA}{known_name}" for known_name in known)))
         raise LoraError(_("There is no speed {speed!r}. Choose one of {names}.", speed=name or speed, names=names))
     use = known[name]
-    brought = {(known[c.name].teacher_lora, known[c.name].teacher_lora_strength) for c in loras if c.name in known}
+    brought = {(one.teacher_lora, one.teacher_lora_strength) for one in left}
     if (use.teacher_lora, use.teacher_lora_strength) not in brought:  # they leave with the one that brought them
         kept = tuple(choice for choice in kept if (choice.name, choice.strength) not in brought)
     if not kept and use.teacher_lora in library.names():
         kept = (LoraChoice(name=use.teacher_lora, strength=use.teacher_lora_strength),)
-    return {**use.changes, **every}, (*kept, LoraChoice(name=name))
+    return use.changes, (*kept, LoraChoice(name=name))
 
 
 def speed_of(settings: GenerationSettings) -> str:

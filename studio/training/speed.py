@@ -102,6 +102,7 @@ def speed_use(settings: SpeedSettings) -> SpeedUse:
         timesteps=tuple(segment_times(settings.speed_steps)),
         teacher_lora=_name_of(settings.teacher_lora),
         teacher_lora_strength=settings.teacher_lora_strength,
+        teacher_guidance_scale=settings.teacher_guidance_scale,
     )
 
 

@@ -10,7 +10,7 @@ import gradio as gr
 
 from studio.core.errors import SettingsError
 from studio.core.language import _
-from studio.core.settings import LoraChoice
+from studio.core.settings import GenerationSettings, LoraChoice, parse_settings
 from studio.loras.library import LoraLibrary
 from studio.loras.speed import FULL, SPEED_TITLES, lora_of_speed, speed_choices, with_speed
 from studio.ui.forms import LORA_ROWS, NO_LORA, by_component, lora_choices, lora_options
@@ -23,7 +23,7 @@ def build_speed(mode: str) -> gr.Dropdown:
         [(_(title), key) for key, title in SPEED_TITLES.items()],
         value=FULL,
         label=_("Speed"),
-        info=_("Sets scheduler, steps and guidance together."),
+        info=_("Sets scheduler and steps together; a Speed LoRA sets guidance too."),
         elem_id=f"{mode}-speed",
         allow_custom_value=True,  # Gradio forgets what it offered when the studio is started again
         interactive=True,
@@ -40,29 +40,31 @@ def render_speed(library: LoraLibrary) -> Update:
 def wire_speed(named: Mapping[str, Any], library: LoraLibrary) -> Any:  # noqa: ANN401 - gradio's Dependency
     """Connect it with the controls that it sets; `named` holds it as `speed`."""
     rows = [f"{part}_{i}" for i in range(LORA_ROWS) for part in ("lora", "strength") if f"lora_{i}" in named]
-    controls = ("scheduler", "num_inference_steps", "guidance_scale", "guidance_start", "guidance_end", *rows)
+    before = ("scheduler", "guidance_scale")
+    controls = (*before, "num_inference_steps", "guidance_start", "guidance_end", *rows)
 
     def choose(speed: str, **chosen: Any) -> dict[Any, Any]:  # noqa: ANN401 - the form's rows
         pairs = [(chosen[f"lora_{i}"], chosen[f"strength_{i}"]) for i in range(LORA_ROWS) if rows]
-        loras = tuple(LoraChoice.model_validate(choice) for choice in lora_choices(*pairs))
+        known = {name: chosen[name] for name in before}
         with toasts():
-            return speed_values(named, speed, loras, library)
+            settings = parse_settings(GenerationSettings, {**known, "prompt": "", "loras": lora_choices(*pairs)})
+            return speed_values(named, speed, settings, library)
 
-    inputs = {"speed": named["speed"], **{name: named[name] for name in rows}}
+    inputs = {name: named[name] for name in ("speed", *before, *rows)}
     outputs: list[Any] = [named[name] for name in ("speed", *controls)]
     return named["speed"].input(choose, inputs_kwargs=inputs, outputs=outputs, **QUIET)
 
 
 def speed_values(
-    named: Mapping[str, Any], speed: str, loras: tuple[LoraChoice, ...], library: LoraLibrary
+    named: Mapping[str, Any], speed: str, before: GenerationSettings, library: LoraLibrary
 ) -> dict[Any, Any]:
-    """What an event returns so that a form's controls are those of a speed, with these LoRAs and its own.
+    """What an event returns so that a form's controls are those of a speed, with the LoRAs of `before` and its own.
 
     Raises:
         LoraError: where there is no such speed.
         SettingsError: where the form has too few rows.
     """
-    changes, acting = with_speed(speed, loras, library)
+    changes, acting = with_speed(speed, before, library)
     rows = _row_values(acting, library) if "lora_0" in named else {}
     return by_component(named, {"speed": gr.update(choices=speed_choices(library), value=speed), **changes, **rows})
 
