@@ -30,6 +30,8 @@ SPEEDS: Mapping[str, Mapping[str, object]] = {
 }
 """What each speed without a LoRA sets. How strong guidance is, is left as it was: a model's own matter."""
 SPEED_TITLES: Mapping[str, str] = {FULL: N_("Full (25 steps, guided)"), FAST: N_("Fast (DPM++ 2M, 8 steps)")}
+NEAR_ENOUGH = 10.0
+"""How far images may be from those in full, root mean square of 255: the same image by eye."""
 FEW_STEP_SCHEDULERS: tuple[SchedulerName, ...] = ("Euler trailing", "LCM")
 
 
@@ -98,12 +100,9 @@ def all_speeds(library: LoraLibrary) -> dict[str, str]:
     return named | {f"{OF_LORA}{name}": _(steps, name=name, steps=use.num_inference_steps) for name, use in loras}
 
 
-def speed_choices(library: LoraLibrary, measured: "MeasuredSpeeds | None" = None) -> list[tuple[str, str]]:
-    """(what the page calls it and what it costs where that was measured, its key) of every speed."""
-    costs = measured.costs if measured else {}
-    return [
-        (f"{title}: {costs[key].words}" if key in costs else title, key) for key, title in all_speeds(library).items()
-    ]
+def speed_choices(library: LoraLibrary) -> list[tuple[str, str]]:
+    """(what the page calls it, its key) of every speed."""
+    return [(title, key) for key, title in all_speeds(library).items()]
 
 
 def lora_of_speed(speed: str) -> str:

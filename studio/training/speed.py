@@ -13,7 +13,7 @@ from pydantic import Field
 from studio.core.language import N_, _
 from studio.core.settings import GenerationSettings, Guidance, LoraChoice, Settings, Strength
 from studio.images.scores.summary import Spread
-from studio.loras.speed import SpeedUse
+from studio.loras.speed import NEAR_ENOUGH, SpeedUse
 from studio.training.events import ScoreEvent
 
 ObjectiveName = Literal["images", "few steps"]
@@ -106,7 +106,6 @@ def speed_use(settings: SpeedSettings) -> SpeedUse:
     )
 
 
-NEAR_ENOUGH = 10.0  # RMS of 255: the same image by eye
 WHITE_ENOUGH = 0.02  # of the border's share of white
 SHARP_ENOUGH = 0.05  # of the teacher's sharpness
 

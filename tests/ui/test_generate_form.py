@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
 
 from studio.core.errors import SettingsError
-from studio.core.paths import assets_folder
+from studio.core.paths import UserData, assets_folder
 from studio.core.results import FailedImage, ImagesReport
 from studio.core.settings import SHIPPED_MODEL, SMOKE_PROMPTS, GenerationSettings, ImagesSettings, LoraChoice
 from studio.engine.process.view import EngineView
@@ -171,7 +172,7 @@ def test_the_prompts_that_a_form_begins_with_are_what_the_shipped_model_was_taug
 
 def state_of(view: EngineView) -> tuple[str, str]:
     """What is said of the last press, and where its images stand."""
-    parts = render(view, LoraLibrary())
+    parts = render(view, LoraLibrary(), UserData(Path()))
     state, images = parts["generate-state"], parts["generate-pictures"]
     assert callable(state)
     assert callable(images)
