@@ -11,7 +11,7 @@ from annotated_types import Ge, Le
 from pydantic import Field
 
 from studio.core.language import N_, _
-from studio.core.settings import GenerationSettings, Guidance, LoraChoice, Settings, Strength
+from studio.core.settings import Fraction, GenerationSettings, Guidance, LoraChoice, Settings, Strength
 from studio.images.scores.summary import Spread
 from studio.loras.speed import NEAR_ENOUGH, SpeedUse
 from studio.training.events import ScoreEvent
@@ -51,6 +51,14 @@ class SpeedSettings(Settings):
         240,
         title=N_("Teacher's images"),
         description=N_("Number of images that the teacher draws for a Speed LoRA to learn from."),
+    )
+    caption_variety: Fraction = Field(
+        0.0,
+        title=N_("Captions in other words"),
+        description=N_(
+            "Fraction of the teacher's images whose caption is worded otherwise: words of other captions in the same "
+            "places, an opening, a background. A Speed LoRA then knows prompts better that are no captions."
+        ),
     )
     speed_steps: Annotated[int, Ge(1), Le(8)] = Field(
         4,

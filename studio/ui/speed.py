@@ -60,7 +60,7 @@ class SpeedPanel:
         self.speed = build_speed(mode)
         with gr.Accordion(_("Speeds on this model"), open=False, elem_id=f"{mode}-speeds"):
             self.costs = gr.HTML(elem_id=f"{mode}-speed-costs", padding=False)
-            self.measure = gr.Button(_("Measure on this model"), elem_id=f"{mode}-measure-speeds")
+            self.measure = gr.Button(_("Measure on this model"), elem_id=f"{mode}-measure-speeds", size="sm")
             with gr.Row(elem_classes="fields"):
                 self.tolerance = gr.Number(
                     NEAR_ENOUGH,
@@ -69,7 +69,9 @@ class SpeedPanel:
                     elem_id=f"{mode}-speed-tolerance",
                     min_width=120,
                 )
-                self.fastest = gr.Button(_("Use the fastest"), elem_id=f"{mode}-speed-fastest", min_width=120)
+                self.fastest = gr.Button(
+                    _("Use the fastest"), elem_id=f"{mode}-speed-fastest", size="sm", min_width=120
+                )
         return self.speed
 
     def wire(self, named: Mapping[str, Any], engine: EngineClient, user_data: UserData) -> Any:  # noqa: ANN401 - gradio's Dependency
@@ -105,7 +107,7 @@ def render_costs(view: EngineView, library: LoraLibrary, file: Path) -> Markup:
     rows = [
         (
             titles[speed],
-            f"{number(cost.seconds / cost.full_seconds, '.2f')} ×",
+            f"{number(cost.seconds / cost.full_seconds, '.2f')}\u00a0×",
             number(cost.distance, ".1f"),
             number(cost.whiteness, "+.0%"),
             number(cost.sharpness, "+.0%"),
@@ -113,7 +115,7 @@ def render_costs(view: EngineView, library: LoraLibrary, file: Path) -> Markup:
         for speed, cost in measured.costs.items()
         if speed in titles
     ]
-    caption = _("Beside 25 steps on {model}, {moment}", model=measured.model, moment=moment(measured.measured_at))
+    caption = _("Measured on {model}, {moment}", model=measured.model, moment=moment(measured.measured_at))
     return table(head, rows, caption=caption)
 
 

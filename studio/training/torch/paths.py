@@ -9,7 +9,7 @@ Shapes: P paths, B images, S segments, C latent channels, H and W an eighth of t
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -52,10 +52,43 @@ def plan_paths(data: TrainingSet, settings: TrainingSettings) -> tuple[tuple[Pat
         chosen = [order[i % len(order)] for i in range(number)]
         return tuple(PathPlan(c.key, c.caption, seed_of("path", side, settings.seed, i)) for i, c in enumerate(chosen))
 
-    trained = [item for item in data.items if not item.is_prior]
-    return planned(trained, settings.num_teacher_images, "trained"), planned(
-        data.held_out or trained, min(NUM_FIXED, settings.num_teacher_images), "held out"
+    items = [item for item in data.items if not item.is_prior]
+    trained = planned(items, settings.num_teacher_images, "trained")
+    held_out = planned(data.held_out or items, min(NUM_FIXED, settings.num_teacher_images), "held out")
+    return _in_other_words(trained, settings), held_out
+
+
+def taught_captions(data: TrainingSet, settings: TrainingSettings) -> tuple[str, ...]:
+    """Every caption of a Speed LoRA's paths; none of another training."""
+    if not settings.makes_speed_lora:
+        return ()
+    return tuple(plan.caption for side in plan_paths(data, settings) for plan in side)
+
+
+OPENINGS = ("", "", "a photo of ", "a picture of ", "product photo of ")
+GROUNDS = ("", ", white background", " on a white background", ", studio lighting")
+
+
+def _in_other_words(plans: tuple[PathPlan, ...], settings: TrainingSettings) -> tuple[PathPlan, ...]:
+    """The same paths, a fraction of them with a caption that no image has."""
+    rng = random.Random(seed_of("other words", settings.seed))
+    captions = sorted({plan.caption for plan in plans})
+    worded = [settings.caption_variety > rng.random() for __ in plans]
+    return tuple(
+        replace(plan, caption=worded_otherwise(plan.caption, captions, rng)) if otherwise else plan
+        for plan, otherwise in zip(plans, worded, strict=True)
     )
+
+
+def worded_otherwise(caption: str, captions: Sequence[str], rng: random.Random) -> str:
+    """A caption as a prompt may say it: words of another one in the same places, an opening, a background.
+
+    Where the other has another number of words before its first comma, none of them is taken.
+    """
+    ours, others = caption.partition(",")[0].split(), rng.choice(captions).partition(",")[0].split()
+    if len(ours) == len(others):
+        ours = [rng.choice(pair) for pair in zip(ours, others, strict=True)]
+    return f"{rng.choice(OPENINGS)}{' '.join(ours).lower()}{rng.choice(GROUNDS)}"
 
 
 def teacher_scheduler(own: SchedulerMixin) -> DPMSolverMultistepScheduler:

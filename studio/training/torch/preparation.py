@@ -44,7 +44,7 @@ from studio.training.torch.memory import (
     assert_room,
     decide_checkpointing,
 )
-from studio.training.torch.paths import SegmentMaker, Teacher
+from studio.training.torch.paths import SegmentMaker, Teacher, taught_captions
 from studio.training.torch.processes import Processes, precision_of_passes
 from studio.training.torch.recomputation import measure_costs, set_checkpointing
 from studio.training.torch.validation import (
@@ -106,6 +106,7 @@ def prepare(
         training_set,
         components,
         digests,
+        captions=taught_captions(training_set, settings),
         user_data=user_data,
         processes=processes,
         report=report,

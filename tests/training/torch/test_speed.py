@@ -1,5 +1,6 @@
 """A Speed LoRA: its teacher's paths, what it learns to jump, and a run of one that is interrupted and goes on."""
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,16 @@ from studio.training.presets import speed_settings
 from studio.training.speed import segment_times
 from studio.training.torch.loop import OptimizerSteps
 from studio.training.torch.paths import (
+    GROUNDS,
     NUM_FIXED,
     PathPlan,
     SegmentMaker,
     Teacher,
     one_step_target,
     plan_paths,
+    taught_captions,
     teacher_scheduler,
+    worded_otherwise,
 )
 from studio.training.torch.processes import Processes
 from studio.training.torch.run import train_run
@@ -174,6 +178,39 @@ def test_paths_to_test_with_have_captions_that_are_not_trained_on(snapshot: Snap
     assert not {plan.noise_seed for plan in trained} & {plan.noise_seed for plan in held_out}
 
 
+def test_a_fraction_of_the_paths_has_captions_in_other_words(snapshot: Snapshot) -> None:
+    from studio.training.torch.data import make_training_set
+
+    def planned(variety: float) -> tuple[PathPlan, ...]:
+        settings = settings_of(**{**SPEED, "num_teacher_images": 60, "caption_variety": variety})
+        data = make_training_set(snapshot, settings, resolution=64)
+        trained, held_out = plan_paths(data, settings)
+        known = {item.caption for item in (*data.items, *data.held_out)}
+        assert {plan.caption for plan in held_out} <= known
+        assert {plan.caption for plan in (*trained, *held_out)} == {*taught_captions(data, settings)}
+        return trained
+
+    plain, varied, all_varied = (planned(variety) for variety in (0.0, 0.5, 1.0))
+    same = [ours == theirs for ours, theirs in zip(plain, varied, strict=True)]
+    assert 15 < sum(same) < 50
+    assert [plan.noise_seed for plan in plain] == [plan.noise_seed for plan in all_varied]
+    assert all(plan.caption.endswith(GROUNDS) for plan in all_varied)
+    assert len({plan.caption for plan in all_varied}) > len({plan.caption for plan in plain})
+    assert taught_captions(make_training_set(snapshot, settings_of(), resolution=64), settings_of()) == ()
+
+
+def test_another_captions_words_are_taken_where_it_has_as_many() -> None:
+    rng = random.Random(0)
+    made = {worded_otherwise("Red Suede Boots, Summer", ("Blue Canvas Shoes", "Boots"), rng) for __ in range(200)}
+    words = {
+        tuple(set(caption.replace(",", "").split()) & {"red", "blue", "suede", "canvas", "boots", "shoes"})
+        for caption in made
+    }
+    assert all(len(found) == 3 for found in words), "one word for each place"
+    assert any("blue suede boots" in caption for caption in made)
+    assert any(caption.startswith("a photo of ") for caption in made)
+
+
 def speed_run(place: Place, **changes: object) -> RunFolder:
     images = {"num_validation_images": 1, "validation_inference_steps": 2, "validation_steps": 4}
     settings = {**SPEED, **images, "lora_dropout": 0.0, "targets": "as LCM-LoRA", "name": "fast", **changes}
@@ -224,11 +261,11 @@ def test_images_are_the_teachers_and_below_them_the_same_in_few_steps(place: Pla
 def test_interrupted_it_ends_equal_to_the_bit_and_draws_nothing_twice(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = speed_run(place)
+    whole = speed_run(place, caption_variety=0.5)
     train_run(whole, place.user_data)
     files = {file: file.stat().st_mtime_ns for file in (place.user_data.cache / "paths").rglob("*.npy")}
     assert files
-    run, take = speed_run(place), OptimizerSteps.take
+    run, take = speed_run(place, caption_variety=0.5), OptimizerSteps.take
 
     def interrupted(steps: OptimizerSteps) -> StepEvent:
         if steps.state.position.step == 5:
