@@ -60,6 +60,14 @@ class SpeedSettings(Settings):
             "places, an opening, a background. A Speed LoRA then knows prompts better that are no captions."
         ),
     )
+    on_own_path: bool = Field(
+        False,
+        title=N_("On its own path"),
+        description=N_(
+            "Each step of an image is learned from where the Speed LoRA itself has come to, and not from where the "
+            "teacher was: its errors do not add up. A fifth slower."
+        ),
+    )
     speed_steps: Annotated[int, Ge(1), Le(8)] = Field(
         4,
         title=N_("Steps of the Speed LoRA"),

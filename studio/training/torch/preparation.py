@@ -119,7 +119,7 @@ def prepare(
     if settings.makes_speed_lora:
         teacher = Teacher(components, settings, caches[1], digests, resolution, user_data.cache / "paths")
         maker = teacher.maker(training_set, processes, report=report, cancelled=cancelled)
-    adapters, denoiser = _put_layers_in(components, settings, processes)
+    adapters, denoiser = _put_layers_in(components, settings, processes, maker)
     noise_loss = NoiseLoss(settings, maker.noise_scheduler)
     if plan is None:
         decision = _decide(settings, denoiser, maker, processes)
@@ -229,13 +229,16 @@ def _tagged_loras(settings: TrainingSettings, manager: PipelineManager, *, is_ne
 
 
 def _put_layers_in(
-    components: Components, settings: TrainingSettings, processes: Processes
+    components: Components, settings: TrainingSettings, processes: Processes, maker: BatchMaker | SegmentMaker
 ) -> tuple[Adapters, Denoiser]:
     """Their weights are the same in every process; what dropout draws is not."""
     torch.manual_seed(seed_of("weights", settings.seed))
     adapters = Adapters(components, settings)
     torch.manual_seed(seed_of("dropout", settings.seed, processes.index))
-    return adapters, Denoiser(components, train_text_encoder=settings.train_text_encoder)
+    denoiser = Denoiser(components, train_text_encoder=settings.train_text_encoder)
+    if isinstance(maker, SegmentMaker):
+        maker.denoiser = denoiser
+    return adapters, denoiser
 
 
 def _digests(settings: TrainingSettings, components: Components, plan: TrainingPlan | None) -> dict[str, str]:
