@@ -18,7 +18,7 @@ from studio.core.settings import LoraChoice, parse_settings
 from studio.images.comparison import SavedComparison
 from studio.images.files import read_picture_text
 from studio.jobs.device_lock import DeviceLock
-from studio.loras.speed import SPEED_METADATA, SpeedUse
+from studio.loras.speed import SPEED_METADATA, SpeedUse, measured_speeds
 from tests.command_line import studio
 
 
@@ -42,6 +42,15 @@ def test_smoke_prints_json_and_succeeds_when_all_images_are_valid(tmp_path: Path
     assert report.passed
     assert report.engine.precision.raised
     assert len(list(tmp_path.glob("outputs/*/smoke-*/*.png"))) == 3
+
+
+def test_smoke_also_measures_speeds_where_it_is_asked_to(tmp_path: Path) -> None:
+    done = studio("smoke", "--speeds", "--steps", "3", "--guidance", "4", user_data=tmp_path)
+    assert done.returncode == 0, done.stderr
+    measured = measured_speeds(tmp_path / "speeds.json", "shoes-demo")
+    assert measured is not None
+    assert f"- Fast (DPM++ 2M, 8 steps): {measured.costs['fast'].words}" in done.stderr
+    assert 0 < measured.costs["fast"].distance < 20
 
 
 def test_smoke_fails_when_an_image_is_not_valid(tmp_path: Path, model_copy: Path) -> None:
