@@ -28,6 +28,11 @@ def bench(
     diffusers_python: Annotated[Path | None, typer.Option(help=field_help(BenchSettings, "diffusers_python"))] = None,
     kohya: Annotated[Path | None, typer.Option(help=field_help(BenchSettings, "kohya"))] = None,
     kohya_python: Annotated[Path | None, typer.Option(help=field_help(BenchSettings, "kohya_python"))] = None,
+    speed_lora: Annotated[Path | None, typer.Option(help=field_help(BenchSettings, "speed_lora"))] = None,
+    speed_steps: Annotated[list[int] | None, typer.Option(help=field_help(BenchSettings, "speed_steps"))] = None,
+    whole_batch: Annotated[
+        bool, typer.Option("--whole-batch", help=field_help(BenchSettings, "whole_batch"))
+    ] = _DEFAULTS.whole_batch,
     output: Annotated[
         Path | None, typer.Option("--output", "--out", help="Also write the page to this file, replacing it.")
     ] = None,
@@ -40,9 +45,16 @@ def bench(
         "diffusers_python": diffusers_python,
         "kohya": kohya,
         "kohya_python": kohya_python,
+        "speed_lora": speed_lora,
     }
     absolute = {name: path.absolute() for name, path in peers.items() if path is not None}
-    settings = read_options(context, BenchSettings, only=tuple(only or ()), **absolute)
+    settings = read_options(
+        context,
+        BenchSettings,
+        only=tuple(only or ()),
+        speed_steps=tuple(speed_steps or _DEFAULTS.speed_steps),
+        **absolute,
+    )
     prepare_engine()
     kept = run_bench(settings, user_data=locate_user_data(user_data), output=output)
     raise typer.Exit(0 if kept else 1)

@@ -19,6 +19,7 @@ BenchName = Literal[
     "lora",
     "passes",
     "training",
+    "speed",
     "training-tab",
     "batch",
     "scale",
@@ -56,6 +57,15 @@ class BenchSettings(Settings):
     kohya_python: Path = Field(
         Path(sys.executable), title="Its Python", description="The Python of an environment that sd-scripts runs in."
     )
+    speed_lora: Path | None = Field(
+        None, title="Speed LoRA", description="A file to measure. Without one, a Speed LoRA is made: 5 minutes each."
+    )
+    speed_steps: tuple[Annotated[int, Ge(1), Le(8)], ...] = Field(
+        (4,), title="Its steps", description="Steps of the Speed LoRAs that are made; may be given more than once."
+    )
+    whole_batch: bool = Field(
+        False, title="Whole batch", description="Make a batch of 60 at both speeds, instead of estimating it from 6."
+    )
     cpu: bool = Field(False, title="CPU only", description="Do not use a GPU, even where there is one.")
 
     @property
@@ -69,6 +79,9 @@ class BenchSettings(Settings):
         """The command line that asks for the same."""
         words = ["python -m studio bench", *(f"--only {name}" for name in self.only), f"--runs {self.runs}"]
         words += [] if self.real_size else ["--no-real-size"]
+        words += [f"--speed-steps {steps}" for steps in self.speed_steps if self.speed_steps != (4,)]
+        words += ["--speed-lora FILE"] if self.speed_lora else []
+        words += ["--whole-batch"] if self.whole_batch else []
         words += ["--diffusers CHECKOUT"] if self.diffusers else []
         words += ["--kohya CHECKOUT"] if self.kohya else []
         return " ".join([*words, "--cpu"] if self.cpu else words)

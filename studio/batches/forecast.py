@@ -14,6 +14,7 @@ from studio.batches.settings import BatchSettings
 from studio.core.errors import StudioError
 from studio.core.language import _, number
 from studio.core.records import Record
+from studio.core.settings import GenerationSettings
 from studio.core.text import clock_text, counted, duration
 
 EXAMPLES = 10
@@ -137,16 +138,22 @@ class Pace:
 def pace_of_like(settings: BatchSettings, folders: Iterable[BatchFolder]) -> Pace | None:
     """The pace of the newest batch that made images with the same settings; None where there is no such batch.
 
-    Time is in proportion to the steps; all else that it depends on must be the same.
+    Time is in proportion to the passes of the U-Net; all else that it depends on must be the same.
     """
     wanted = _made_like(settings)
     for folder in list(folders)[:MAX_LIKE]:
         minutes = tuple(int(path.stat().st_mtime) // 60 for path in ledger_files(folder.ledgers))
         found = _made(folder, minutes)
         if found is not None and found[0] == wanted:
-            __, steps, seconds, num_bytes = found
-            return Pace(seconds * settings.generation.num_inference_steps / steps, num_bytes)
+            __, passes, seconds, num_bytes = found
+            return Pace(seconds * passes_of(settings.generation) / passes, num_bytes)
     return None
+
+
+def passes_of(generation: GenerationSettings) -> int:
+    """Passes of the U-Net for an image: two in each guided step."""
+    steps = generation.num_inference_steps
+    return steps + len(generation.guided_steps(steps))
 
 
 _Alike = tuple[object, ...]
@@ -155,13 +162,13 @@ _Alike = tuple[object, ...]
 def _made_like(settings: BatchSettings) -> _Alike:
     generation = settings.generation
     own = settings.model, settings.precision, settings.cpu, settings.picture_format, settings.quality
-    shared = generation.width, generation.height, generation.scheduler, generation.guidance_scale > 1
+    shared = generation.width, generation.height, generation.scheduler
     return (*own, *shared, len(generation.loras))
 
 
 @lru_cache(maxsize=2 * MAX_LIKE)
 def _made(folder: BatchFolder, _minutes: object) -> tuple[_Alike, int, float, float] | None:
-    """(what its images' time depends on, steps, seconds and bytes of one); None where it tells nothing."""
+    """(what its images' time depends on, passes, seconds and bytes of one); None where it tells nothing."""
     try:
         settings = read_batch_settings(folder)
         rows = list(islice((row for row in read_items(folder.ledgers) if row.state == "done"), MAX_MEASURED))
@@ -170,4 +177,4 @@ def _made(folder: BatchFolder, _minutes: object) -> tuple[_Alike, int, float, fl
     if not rows:
         return None
     seconds, num_bytes = fmean(row.seconds for row in rows), fmean(row.num_bytes for row in rows)
-    return _made_like(settings), settings.generation.num_inference_steps, seconds, num_bytes
+    return _made_like(settings), passes_of(settings.generation), seconds, num_bytes

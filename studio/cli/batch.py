@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +17,10 @@ from studio.cli.options import (
     ListSettingsOption,
     NoteOption,
     QueueOption,
+    SpeedOption,
     TitleOption,
     UserDataOption,
+    at_speed,
     field_help,
     label_folder,
     lora_choices,
@@ -26,7 +29,7 @@ from studio.cli.options import (
 from studio.core.errors import BatchError, SettingsError, StudioError
 from studio.core.language import _
 from studio.core.paths import UserData, locate_user_data, typed_path
-from studio.core.settings import LoraChoice, parse_settings
+from studio.core.settings import GenerationSettings, LoraChoice, parse_settings
 from studio.core.system import heavy_imports
 from studio.core.text import STEP_SIGN
 
@@ -53,6 +56,7 @@ def batch(
         list[str] | None,
         typer.Option(metavar=LORA_METAVAR, help=_("A LoRA for all images; repeatable.")),
     ] = None,
+    speed: SpeedOption = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help=_("Any other setting, such as images_per_prompt=4.")),
@@ -81,15 +85,16 @@ def batch(
     shared = {"seed": seed, "num_inference_steps": steps, "loras": loras or None}
     changes = {"total": total, "cpu": cpu or None}
     given = _given(shared), _given(changes), assignments or ()
+    make = partial(_settings, plan, *given, speed=speed, place=place)
     folder = _existing(plan, place)
     if folder is not None and not job:
-        _assert_unchanged(folder, changed=any(given) or out is not None)
+        _assert_unchanged(folder, changed=any(given) or speed is not None or out is not None)
     if show or forecast:
-        settings = read_batch_settings(folder) if folder else _settings(plan, *given)
+        settings = read_batch_settings(folder) if folder else make()
         _report(settings, place, measured=forecast, as_json=json)
         return
     if folder is None:
-        folder = begin_batch(_settings(plan, *given), place, out=out)
+        folder = begin_batch(make(), place, out=out)
     label_folder(folder, title, note, listed_in=place.batches)
     if queue:
         queue_job("batch", folder.root, place)
@@ -136,7 +141,13 @@ def _existing(plan: str, place: UserData) -> "BatchFolder | None":
 
 
 def _settings(
-    plan: str, shared: dict[str, object], changes: dict[str, object], assignments: "list[str] | tuple[str, ...]"
+    plan: str,
+    shared: dict[str, object],
+    changes: dict[str, object],
+    assignments: "list[str] | tuple[str, ...]",
+    *,
+    speed: str | None,
+    place: UserData,
 ) -> "BatchSettings":
     from studio.batches.folder import read_settings_file
     from studio.batches.settings import BatchSettings, parse_assignments
@@ -147,7 +158,11 @@ def _settings(
     else:
         values = {"prompt_file": str(path.resolve()), "name": path.stem}
     own, for_all = parse_assignments(assignments)
-    generation = {"prompt": "", **values.get("generation", {}), **for_all, **shared}
+    wanted = {"prompt": "", **values.get("generation", {}), **for_all, **shared}
+    given = {name: f"--set {name}" for name in for_all} | (
+        {"num_inference_steps": "--steps"} if "num_inference_steps" in shared else {}
+    )
+    generation = at_speed(speed, parse_settings(GenerationSettings, wanted), place, given=given)
     return parse_settings(BatchSettings, {**values, **own, **changes, "generation": generation})
 
 

@@ -21,16 +21,20 @@ from studio.cli.options import (
     PrecisionOption,
     SchedulerOption,
     SeedOption,
+    SpeedOption,
     StepsOption,
     UserDataOption,
     WidthOption,
+    at_speed,
     field_help,
+    given_options,
     lora_choices,
     output_folder,
     prepare_engine,
     print_prompt_notes,
     read_options,
 )
+from studio.core.errors import SettingsError
 from studio.core.files import write_atomically
 from studio.core.language import _
 from studio.core.paths import locate_user_data
@@ -61,6 +65,7 @@ def compare(
     scheduler: SchedulerOption = GENERATION_DEFAULTS.scheduler,
     seed: SeedOption = GENERATION_DEFAULTS.seed,
     long_prompt: LongPromptOption = False,
+    speed: SpeedOption = None,
     model: ModelOption = SHIPPED_MODEL,
     precision: PrecisionOption = "float32",
     out: Annotated[
@@ -74,11 +79,14 @@ def compare(
     user_data: UserDataOption = None,
 ) -> None:
     """Make the same images with two sides' LoRAs."""
+    place = locate_user_data(user_data)
     generation = read_options(context, GenerationSettings, prompt="")
+    generation = at_speed(speed, generation, place, given=given_options(context), both_sides=True)
     sides = {"left": lora_choices(left), "right": lora_choices(right)}
     settings = read_options(context, CompareSettings, generation=generation, **sides)
+    _assert_apart(settings)
     model_settings = read_options(context, ModelSettings)
-    place, folder = locate_user_data(user_data), output_folder(out, empty=True)
+    folder = output_folder(out, empty=True)
     prepare_engine()
     print_prompt_notes((side for pair in settings.pairs() for side in pair), model=model_settings.model)
     with heavy_imports():
@@ -94,6 +102,13 @@ def compare(
     print(file=sys.stderr)
     print(saved.model_dump_json(indent=2) if json else _comparison_lines(saved, grid))
     raise typer.Exit(0 if all(pair.difference is not None for pair in saved.report.pairs) else 1)
+
+
+def _assert_apart(settings: CompareSettings) -> None:
+    shared = {lora.name for lora in settings.generation.loras}
+    for name in shared & {lora.name for lora in (*settings.left, *settings.right)}:
+        said = _("The speed brings {name} on both sides: choose another LoRA here, or another speed.", name=name)
+        raise SettingsError(said)
 
 
 def _comparison_lines(saved: "SavedComparison", grid: Path) -> str:

@@ -27,6 +27,7 @@ from studio.cli.options import (
     WidthOption,
     at_speed,
     field_help,
+    given_options,
     lora_choices,
     output_folder,
     prepare_engine,
@@ -77,7 +78,8 @@ def generate(
 ) -> None:
     """Make images of one prompt."""
     place = locate_user_data(user_data)
-    generation = at_speed(context, speed, read_options(context, GenerationSettings, loras=lora_choices(lora)), place)
+    generation = read_options(context, GenerationSettings, loras=lora_choices(lora))
+    generation = at_speed(speed, generation, place, given=given_options(context))
     settings, model_settings = (
         read_options(context, ImagesSettings, generation=generation),
         read_options(context, ModelSettings),

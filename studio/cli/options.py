@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,7 +94,7 @@ SpeedOption = Annotated[
     typer.Option(
         "--speed",
         metavar="full|fast|lora:NAME",
-        help=_("Sets scheduler, steps and guidance together; lora:NAME adds a Speed LoRA of the library."),
+        help=_("Sets scheduler and steps together; lora:NAME adds a Speed LoRA of the library, and sets guidance too."),
     ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help=field_help(GenerationSettings, "seed"))]
@@ -118,30 +118,43 @@ def read_options(context: typer.Context, kind: type[SettingsT], **values: object
 
 
 def at_speed(
-    context: typer.Context, speed: str | None, generation: GenerationSettings, place: UserData
+    speed: str | None,
+    generation: GenerationSettings,
+    place: UserData,
+    *,
+    given: Mapping[str, str],
+    both_sides: bool = False,
 ) -> GenerationSettings:
     """The same image with what a speed sets together, and its LoRA.
 
+    Args:
+        given: the settings that were given one by one, and how each was called.
+        both_sides: the LoRAs of `generation` act on both sides of a comparison, and each side has its own besides.
+
     Raises:
-        SettingsError: where an option says otherwise.
+        SettingsError: where one that was given is the speed's own.
         LoraError: where there is no such speed.
     """
     if speed is None:
         return generation
-    options = {"scheduler": "--scheduler", "num_inference_steps": "--steps", "guidance_scale": "--guidance"}
-    given = [option for name, option in options.items() if _was_given(context, name)]
-    if given:
-        raise SettingsError(_("--speed sets {options} itself: leave them out.", options=", ".join(given)))
     from studio.loras.library import LoraLibrary
     from studio.loras.speed import with_speed
 
-    changes, loras = with_speed(speed, generation.loras, LoraLibrary(place.loras))
-    return parse_settings(GenerationSettings, {**generation.model_dump(), **changes, "loras": loras})
+    changes, loras = with_speed(speed, generation, LoraLibrary(place.loras))
+    if wrong := [option for name, option in given.items() if name in changes]:
+        raise SettingsError(_("--speed sets {options} itself: leave them out.", options=", ".join(wrong)))
+    acting = loras[-1:] if both_sides and len(loras) > len(generation.loras) else loras
+    return parse_settings(GenerationSettings, {**generation.model_dump(), **changes, "loras": acting})
 
 
-def _was_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+def given_options(context: typer.Context) -> dict[str, str]:
+    """The options of a command that stand on the command line: the setting, and the option's own name."""
+    found = dict[str, str]()
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name and source is not None and source.name == "COMMANDLINE":
+            found[option.name] = option.opts[0]
+    return found
 
 
 def lora_choices(options: Sequence[str] | None) -> tuple[dict[str, object], ...]:

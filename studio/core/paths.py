@@ -147,6 +147,11 @@ class UserData:
         return self.root / "device-checks.json"
 
     @property
+    def speeds(self) -> Path:
+        """What each speed costs, as it was measured of each model."""
+        return self.root / "speeds.json"
+
+    @property
     def recent_models(self) -> Path:
         return self.root / "recent-models.json"
 

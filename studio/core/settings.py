@@ -181,6 +181,11 @@ class GenerationSettings(Settings):
             raise MismatchError(said, "num_inference_steps", "scheduler")
         return self
 
+    def guided_steps(self, num_steps: int) -> range:
+        """Which of that many steps (from 0) are guided, two passes of the U-Net each; none at guidance 1."""
+        num = num_steps if self.guidance_scale > 1 else 0
+        return range(round(self.guidance_start * num), round(self.guidance_end * num))
+
 
 class ImagesSettings(Settings):
     """Some images: one press of Generate. Image i has seed + i."""
@@ -290,15 +295,9 @@ class SmokeSettings(Settings):
 
     def generations(self) -> tuple[GenerationSettings, ...]:
         """One `GenerationSettings` for each prompt, in order."""
+        shared = self.model_dump(exclude={"prompts", "seed"})
         return tuple(
-            GenerationSettings(
-                prompt=prompt,
-                num_inference_steps=self.num_inference_steps,
-                guidance_scale=self.guidance_scale,
-                seed=self.seed + i,
-                long_prompt=self.long_prompt,
-            )
-            for i, prompt in enumerate(self.prompts)
+            GenerationSettings(prompt=prompt, seed=self.seed + i, **shared) for i, prompt in enumerate(self.prompts)
         )
 
 

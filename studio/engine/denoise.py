@@ -249,7 +249,7 @@ def denoise(
     """
     accepts_generator = "generator" in inspect.signature(scheduler.step).parameters
     step_options = {"generator": generator} if accepts_generator else {}
-    guided_steps = guided_part(settings, len(scheduler.timesteps))
+    guided_steps = settings.guided_steps(len(scheduler.timesteps))
 
     latents, positive_BND = noise_BCHW * scheduler.init_noise_sigma, embeddings_BND[-len(noise_BCHW) :]
     for index, timestep in enumerate(scheduler.timesteps):
@@ -262,13 +262,6 @@ def denoise(
             prediction = unet(sample, timestep, encoder_hidden_states=positive_BND, return_dict=False)[0]
         latents = scheduler.step(prediction, timestep, latents, return_dict=False, **step_options)[0]
         yield DenoisingStep(latents, sample, prediction, timestep)
-
-
-def guided_part(settings: GenerationSettings, num_steps: int) -> range:
-    """The steps (from 0) that are guided; none at guidance 1."""
-    if settings.guidance_scale <= 1:
-        return range(0)
-    return range(round(settings.guidance_start * num_steps), round(settings.guidance_end * num_steps))
 
 
 def estimate_finished(scheduler: SchedulerMixin, step: DenoisingStep) -> torch.Tensor:

@@ -58,9 +58,9 @@ _SETTINGS_LINE = re.compile(rf"\s*(?:steps:\s*\d|(?:{_FIRST_KEYS}):.*?,\s*steps:
 # A key's length is bounded, or a line of a million letters would take hours.
 _SETTING = re.compile(r'(\w[\w \-/]{0,80}):[ \t]*("(?:\\.|[^\\"])*"(?=\s*(?:,|$))|[^,]*)(?:,|$)')
 # What says nothing about how the image is made, or is used elsewhere in this module.
-_KNOWN_KEYS = frozenset(
-    ("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model", "Model hash", "Lora hashes", "Version")
-)
+_GUIDANCE_START, _GUIDANCE_END = "Skip Early CFG", "Guidance until"
+_OF_IMAGE = ("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", _GUIDANCE_START, _GUIDANCE_END)
+_KNOWN_KEYS = frozenset((*_OF_IMAGE, "Model", "Model hash", "Lora hashes", "Version"))
 # With these values they say nothing: they are what happens here anyway.
 _ORDINARY_VALUES = {"RNG": "CPU", "Clip skip": "1"}
 _NAMES_OF_KEYS = {key.casefold(): key for key in (*_KNOWN_KEYS, *_ORDINARY_VALUES)}
@@ -106,7 +106,8 @@ def to_parameters(record: ImageRecord) -> str:
     """The text that A1111 writes into an image's `parameters`, so that it and its readers understand ours.
 
     LoRAs that are not in the prompt are added to it as tags; one whose name no tag can hold is only in the hashes.
-    Not in this text: from where to where guidance acts, and long prompts.
+    Where guidance starts later, that is A1111's own `Skip Early CFG`; where it ends earlier, only we read it. Not in
+    this text: long prompts.
     """
     settings = record.settings
     lines = [_with_tags(settings.prompt, settings.loras)]
@@ -138,6 +139,8 @@ def _setting_values(record: ImageRecord) -> list[tuple[str, str]]:
         ("Sampler", sampler),
         ("Schedule type", schedule_type),
         ("CFG scale", _number(settings.guidance_scale)),
+        (_GUIDANCE_START, _number(settings.guidance_start) if settings.guidance_start else ""),
+        (_GUIDANCE_END, _number(settings.guidance_end) if settings.guidance_end < 1 else ""),
         ("Seed", str(settings.seed)),
         ("Size", f"{record.width}x{record.height}"),
         ("Model", _model_name(record.model)),
@@ -277,6 +280,8 @@ def _checked_numbers(written: Mapping[str, str], skipped: list[str]) -> dict[str
     candidates = {
         "num_inference_steps": written.get("Steps"),
         "guidance_scale": written.get("CFG scale"),
+        "guidance_start": written.get(_GUIDANCE_START),
+        "guidance_end": written.get(_GUIDANCE_END),
         "seed": written.get("Seed"),
         "width": width if "Size" in written else None,
         "height": height if "Size" in written else None,

@@ -77,7 +77,7 @@ PRESETS: dict[str, Preset] = {
             "objective": "few steps",
             "targets": "as LCM-LoRA",
             "rank": 16,
-            "learning_rate": 1e-3,
+            "learning_rate": 3e-3,
             "lr_scheduler": "cosine",
             "weight_decay": 0.0,
             "max_train_steps": 160,

@@ -107,8 +107,8 @@ def test_settings_run_every_bench_that_was_not_left_out() -> None:
 
 
 def test_an_unknown_bench_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(SettingsError, match=r"Only .*'startup'.*'real-size'.*got 'speed'"):
-        parse_settings(BenchSettings, {"only": ("speed",)})
+    with pytest.raises(SettingsError, match=r"Only .*'startup'.*'real-size'.*got 'haste'"):
+        parse_settings(BenchSettings, {"only": ("haste",)})
 
 
 def test_a_figure_with_a_peer_is_one_line_of_the_report() -> None:

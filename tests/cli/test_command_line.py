@@ -18,6 +18,7 @@ from studio.core.settings import LoraChoice, parse_settings
 from studio.images.comparison import SavedComparison
 from studio.images.files import read_picture_text
 from studio.jobs.device_lock import DeviceLock
+from studio.loras.speed import SPEED_METADATA, SpeedUse, measured_speeds
 from tests.command_line import studio
 
 
@@ -41,6 +42,15 @@ def test_smoke_prints_json_and_succeeds_when_all_images_are_valid(tmp_path: Path
     assert report.passed
     assert report.engine.precision.raised
     assert len(list(tmp_path.glob("outputs/*/smoke-*/*.png"))) == 3
+
+
+def test_smoke_also_measures_speeds_where_it_is_asked_to(tmp_path: Path) -> None:
+    done = studio("smoke", "--speeds", "--steps", "3", "--guidance", "4", user_data=tmp_path)
+    assert done.returncode == 0, done.stderr
+    measured = measured_speeds(tmp_path / "speeds.json", "shoes-demo")
+    assert measured is not None
+    assert f"- Fast (DPM++ 2M, 8 steps): {measured.costs['fast'].words}" in done.stderr
+    assert 0 < measured.costs["fast"].distance < 20
 
 
 def test_smoke_fails_when_an_image_is_not_valid(tmp_path: Path, model_copy: Path) -> None:
@@ -121,6 +131,39 @@ def test_compare_says_how_far_two_sides_are_apart(tmp_path: Path) -> None:
     assert len(saved.report.pairs) == 2
     assert "white-ground changes" in saved.report.sentence
     assert (saved.folder / "grid.png").is_file()
+
+
+def test_compare_has_a_speed_of_both_sides(tmp_path: Path) -> None:
+    (tmp_path / "loras").mkdir()
+    use = SpeedUse(num_inference_steps=2, scheduler="Euler trailing", teacher_lora="white-ground")
+    weights = load_file(assets_folder() / "loras" / "white-ground.safetensors")
+    save_file(weights, tmp_path / "loras" / "fast.safetensors", metadata={SPEED_METADATA: use.model_dump_json()})
+    words = ("compare", "shoes", "--right", "white-ground", "--speed", "lora:fast")
+    done = studio(*words, "--json", user_data=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (pair,) = SavedComparison.model_validate_json(done.stdout).report.pairs
+    left, right = pair.left.settings, pair.right.settings
+    assert [lora.name for lora in left.loras] == ["fast"]
+    assert [lora.name for lora in right.loras] == ["white-ground", "fast"]
+    assert (left.num_inference_steps, left.guidance_scale, left.scheduler) == (2, 1.0, "Euler trailing")
+    refused = studio(*words, "--guidance", "3", "--steps", "4", user_data=tmp_path)
+    assert "--speed sets --steps, --guidance itself: leave them out." in refused.stderr
+    twice = studio(*words, "--left", "fast", user_data=tmp_path)
+    assert "The speed brings fast on both sides" in twice.stderr
+    fast = studio(
+        "compare",
+        "shoes",
+        "--right",
+        "white-ground",
+        "--speed",
+        "fast",
+        "--guidance",
+        "3",
+        "--json",
+        user_data=tmp_path,
+    )
+    left = SavedComparison.model_validate_json(fast.stdout).report.pairs[0].left.settings
+    assert (left.num_inference_steps, left.guidance_scale, left.loras) == (8, 3.0, ())
 
 
 def test_compare_takes_a_file_that_is_not_in_the_library(tmp_path: Path) -> None:

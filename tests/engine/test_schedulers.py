@@ -6,7 +6,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
 from studio.core.settings import SCHEDULER_NAMES, GenerationSettings, SchedulerName
-from studio.engine.denoise import guided_part, make_scheduler
+from studio.engine.denoise import make_scheduler
 from studio.engine.pipeline import PipelineManager
 
 RED = GenerationSettings(prompt="red canvas sneakers, on grass", seed=500, guidance_scale=4)
@@ -81,5 +81,5 @@ def test_guidance_acts_only_in_its_interval(manager: PipelineManager, quick: Gen
 def test_an_empty_interval_is_no_guidance(manager: PipelineManager, quick: GenerationSettings) -> None:
     empty = quick.model_copy(update={"guidance_start": 0.6, "guidance_end": 0.4})
     without = quick.model_copy(update={"guidance_scale": 1.0})
-    assert not guided_part(empty, 8)
+    assert not empty.guided_steps(8)
     assert torch.equal(manager.generate(empty).latents_CHW, manager.generate(without).latents_CHW)

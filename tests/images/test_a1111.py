@@ -115,6 +115,15 @@ def test_what_is_written_is_read_back() -> None:
     assert read.skipped == ()
 
 
+def test_guidance_in_a_part_of_the_steps_is_written_and_read_back() -> None:
+    part = FULL.model_copy(update={"guidance_start": 0.2, "guidance_end": 0.75})
+    text = to_parameters(make_record(part))
+    assert "Skip Early CFG: 0.2, Guidance until: 0.75" in text
+    read = parse_parameters(text)
+    assert (read.settings.guidance_start, read.settings.guidance_end, read.skipped) == (0.2, 0.75, ())
+    assert "CFG: " not in to_parameters(make_record(FULL))
+
+
 def test_a_caption_is_read_back_as_the_same_text_whatever_it_holds() -> None:
     for caption in hostile_captions(2000, seed=2):
         settings = GenerationSettings(prompt=escape_prompt(caption), negative_prompt="blurry", width=64, height=64)

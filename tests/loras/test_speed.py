@@ -53,46 +53,65 @@ def test_a_speed_lora_is_known_by_its_metadata_and_a_published_lcm_lora_by_its_n
     assert use_of("x", {SPEED_METADATA: json.dumps({"of": "another version"})}) is None
 
 
+def before(*loras: LoraChoice, **values: object) -> GenerationSettings:
+    return GenerationSettings.model_validate({"prompt": "", "loras": loras, **values})
+
+
 def test_every_speed_is_offered_and_a_lora_called_fast_is_not_the_speed_fast(library: LoraLibrary) -> None:
     assert [key for __, key in speed_choices(library)] == [FULL, FAST, "lora:fast", "lora:lcm-lora-sdv1-5"]
-    assert with_speed(FAST, (), library)[1] == ()
-    assert with_speed("lora:fast", (), library)[1][-1].name == "fast"
+    assert with_speed(FAST, before(), library)[1] == ()
+    assert with_speed("lora:fast", before(), library)[1][-1].name == "fast"
 
 
-def test_a_speed_sets_scheduler_steps_and_guidance_together(library: LoraLibrary) -> None:
-    together = ("scheduler", "num_inference_steps", "guidance_scale", "guidance_start", "guidance_end")
+def test_a_speed_sets_scheduler_and_steps_together_and_a_speed_lora_guidance_too(library: LoraLibrary) -> None:
+    own = {"scheduler", "num_inference_steps", "guidance_start", "guidance_end"}
     wanted = {
-        FULL: ("model's own", 25, 7.5, 0.0, 1.0),
-        FAST: ("DPM++ 2M", 8, 7.5, 0.0, 1.0),
-        "lora:fast": ("Euler trailing", 4, 1.0, 0.0, 1.0),
-        "lora:lcm-lora-sdv1-5": ("LCM", 4, 1.0, 0.0, 1.0),
+        FULL: ("model's own", 25, 0.0, 1.0),
+        FAST: ("DPM++ 2M", 8, 0.0, 1.0),
+        "lora:fast": ("Euler trailing", 4, 0.0, 1.0),
+        "lora:lcm-lora-sdv1-5": ("LCM", 4, 0.0, 1.0),
     }
     for speed, values in wanted.items():
-        changes, __ = with_speed(speed, (), library)
-        assert tuple(changes[name] for name in together) == values
-        assert set(changes) == set(together)
+        changes, __ = with_speed(speed, before(guidance_scale=4.0, guidance_end=0.5), library)
+        assert (
+            tuple(changes[name] for name in ("scheduler", "num_inference_steps", "guidance_start", "guidance_end"))
+            == values
+        )
+        assert set(changes) == own | ({"guidance_scale"} if speed.startswith("lora:") else set())
+        assert changes.get("guidance_scale", 1.0) == 1.0
+
+
+def test_without_its_speed_lora_guidance_is_that_of_its_teacher_again(library: LoraLibrary, tmp_path: Path) -> None:
+    use = USE.model_copy(update={"teacher_guidance_scale": 4.0})
+    write_lora(tmp_path / "fast.safetensors", **{SPEED_METADATA: use.model_dump_json()})
+    with_it = before(LoraChoice(name="fast"), guidance_scale=1.0)
+    assert with_speed(FAST, with_it, library)[0]["guidance_scale"] == 4.0
+    elsewhere = before(guidance_scale=1.0, scheduler="Euler trailing")  # Compare has its LoRA in no row
+    assert with_speed(FULL, elsewhere, library)[0]["guidance_scale"] == 7.5
+    of_ones_own = before(guidance_scale=1.0)
+    assert "guidance_scale" not in with_speed(FAST, of_ones_own, library)[0]
 
 
 def test_a_speed_lora_acts_beside_others_in_place_of_another_one(library: LoraLibrary) -> None:
     style = LoraChoice(name="boots", strength=0.5)
-    __, loras = with_speed("lora:fast", (style,), library)
+    __, loras = with_speed("lora:fast", before(style), library)
     assert loras == (style, LoraChoice(name="fast"))
-    assert with_speed("lora:lcm-lora-sdv1-5", loras, library)[1] == (style, LoraChoice(name="lcm-lora-sdv1-5"))
-    assert with_speed(FULL, loras, library)[1] == (style,)
+    assert with_speed("lora:lcm-lora-sdv1-5", before(*loras), library)[1] == (style, LoraChoice(name="lcm-lora-sdv1-5"))
+    assert with_speed(FULL, before(*loras), library)[1] == (style,)
 
 
 def test_a_speed_lora_brings_the_lora_that_it_was_made_for_where_none_acts(library: LoraLibrary) -> None:
-    assert with_speed("lora:fast", (), library)[1] == (LoraChoice(name="white-ground"), LoraChoice(name="fast"))
+    assert with_speed("lora:fast", before(), library)[1] == (LoraChoice(name="white-ground"), LoraChoice(name="fast"))
 
 
 def test_a_speed_that_is_gone_is_said(library: LoraLibrary) -> None:
     with pytest.raises(LoraError, match="Choose one of full, fast, lora:fast, lora:lcm-lora-sdv1-5"):
-        with_speed("lora:gone", (), library)
+        with_speed("lora:gone", before(), library)
 
 
 @pytest.mark.parametrize("speed", [FULL, FAST, "lora:fast", "lora:lcm-lora-sdv1-5"])
 def test_settings_say_their_speed(library: LoraLibrary, speed: str) -> None:
-    changes, loras = with_speed(speed, (), library)
+    changes, loras = with_speed(speed, before(), library)
     assert speed_of(GenerationSettings(prompt="", loras=loras).model_copy(update=changes)) == speed
 
 
@@ -118,7 +137,7 @@ def test_the_strength_strip_keeps_the_speed_lora() -> None:
 @pytest.mark.parametrize("speed", ["", "lora:"])
 def test_an_empty_speed_is_said(speed: str, library: LoraLibrary) -> None:
     with pytest.raises(LoraError, match="There is no speed"):
-        with_speed(speed, (), library)
+        with_speed(speed, before(), library)
 
 
 def test_a_lora_leaves_with_the_speed_lora_that_brought_it(tmp_path: Path) -> None:
@@ -127,7 +146,7 @@ def test_a_lora_leaves_with_the_speed_lora_that_brought_it(tmp_path: Path) -> No
         use = USE.model_copy(update={"teacher_lora": name, "teacher_lora_strength": 0.8})
         write_lora(tmp_path / f"{name} fast.safetensors", **{SPEED_METADATA: use.model_dump_json()})
     library = LoraLibrary(tmp_path, shipped=tmp_path / "none")
-    __, first = with_speed("lora:white fast", (), library)
+    __, first = with_speed("lora:white fast", before(), library)
     assert [lora.name for lora in first] == ["white", "white fast"]
-    __, second = with_speed("lora:dark fast", first, library)
+    __, second = with_speed("lora:dark fast", before(*first), library)
     assert [(lora.name, lora.strength) for lora in second] == [("dark", 0.8), ("dark fast", 1.0)]

@@ -19,7 +19,13 @@ ROWS = tuple(f"{part}_{i}" for i in range(3) for part in ("lora", "strength"))
 @pytest.fixture
 def library(tmp_path: Path) -> LoraLibrary:
     """A LoRA, and the Speed LoRA that was made for it."""
-    use = SpeedUse(num_inference_steps=4, scheduler="Euler trailing", teacher_lora="white", teacher_lora_strength=0.8)
+    use = SpeedUse(
+        num_inference_steps=4,
+        scheduler="Euler trailing",
+        teacher_lora="white",
+        teacher_lora_strength=0.8,
+        teacher_guidance_scale=4.0,
+    )
     key = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q.lora_{}.weight"
     tensors = {
         key.format("down"): np.zeros((2, 8), np.float16),
@@ -59,4 +65,4 @@ def test_without_its_speed_lora_a_form_is_not_left_with_few_steps(library: LoraL
     values = filled(library, "white", speed="lora:white fast")
     assert [values[f"lora_{i}"] for i in range(3)] == ["white", "none", "none"]
     assert (values["speed"], values["num_inference_steps"]) == ("full", 25)
-    assert values["guidance_scale"] == 7.5
+    assert values["guidance_scale"] == 4.0, "that of its teacher"

@@ -3,21 +3,26 @@
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
 
 from studio.core.errors import SettingsError
-from studio.core.paths import assets_folder
+from studio.core.paths import UserData, assets_folder
 from studio.core.results import FailedImage, ImagesReport
 from studio.core.settings import SHIPPED_MODEL, SMOKE_PROMPTS, GenerationSettings, ImagesSettings, LoraChoice
+from studio.engine.pipeline import PipelineManager
 from studio.engine.process.view import EngineView
 from studio.loras.library import LoraLibrary
+from studio.loras.speed import FAST, MeasuredSpeeds, SpeedCost, keep_speeds
 from studio.ui.forms import OWN_SIZE, size_text, size_values
 from studio.ui.inference import compare
 from studio.ui.inference import generate_form as generate
 from studio.ui.inference.generate import render
+from studio.ui.speed import render_costs
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +176,7 @@ def test_the_prompts_that_a_form_begins_with_are_what_the_shipped_model_was_taug
 
 def state_of(view: EngineView) -> tuple[str, str]:
     """What is said of the last press, and where its images stand."""
-    parts = render(view, LoraLibrary())
+    parts = render(view, LoraLibrary(), UserData(Path()))
     state, images = parts["generate-state"], parts["generate-pictures"]
     assert callable(state)
     assert callable(images)
@@ -193,3 +198,17 @@ def test_a_press_that_an_error_ended_is_said_to_have_ended_and_not_to_be_ready()
     assert images.count("not made yet") == 2, "it begins when the model is loaded"
     cancelled = none.model_copy(update={"finished": True, "cancelled": True})
     assert "Ready." in state_of(EngineView(phase="ready", images=cancelled))[0]
+
+
+def test_what_speeds_cost_on_the_loaded_model_is_a_table(tmp_path: Path, manager: PipelineManager) -> None:
+    assert manager.facts is not None
+    view, file = EngineView(phase="ready", facts=manager.facts), tmp_path / "speeds.json"
+    assert "Not measured yet" in render_costs(view, LoraLibrary(), file)
+    cost = SpeedCost(seconds=0.5, full_seconds=2.0, distance=4.56, whiteness=-0.02, sharpness=0.013, named_right=0)
+    keep_speeds(
+        file, MeasuredSpeeds(model="shoes-demo", measured_at=datetime.now(UTC), num_images=3, costs={FAST: cost})
+    )
+    table = render_costs(view, LoraLibrary(), file)
+    for words in ("Fast (DPM++ 2M, 8 steps)", "0.25\u00a0×", "4.6", "-2%", "+1%", "Measured on shoes-demo"):
+        assert words in table
+    assert "Not measured yet" in render_costs(EngineView(), LoraLibrary(), file), "of no model"

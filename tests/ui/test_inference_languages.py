@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from studio.core.language import ENGLISH, speaking
+from studio.core.paths import UserData
 from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
 from studio.engine.process.view import EngineView
 from studio.images.a1111 import parse_parameters, to_parameters
@@ -94,7 +95,7 @@ def test_choices_have_words_and_keep_their_values(saved: SavedComparison) -> Non
     parts = compare.render(EngineView(phase="ready", comparison=saved), LoraLibrary(), None)
     assert isinstance(parts["compare-left"], dict)
     assert parts["compare-left"]["choices"][0] == ("⟦base⟧", "base")
-    rows = render_form(EngineView(), LoraLibrary())["generate-lora-0"]
+    rows = render_form(EngineView(), LoraLibrary(), UserData(Path()))["generate-lora-0"]
     assert isinstance(rows, dict)
     assert rows["choices"] == [("⟦none⟧", "none"), "white-ground"]
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from studio.batches.forecast import PlanFacts
+from studio.batches.forecast import PlanFacts, passes_of
 from studio.batches.plan import BatchItem, BatchPlan
 from studio.batches.settings import BatchSettings
 from studio.core.errors import InvalidImageError
@@ -82,9 +82,9 @@ def _make(manager: PipelineManager, item: BatchItem, settings: BatchSettings) ->
 
 
 def _work(generation: GenerationSettings, native: int) -> float:
-    """What an image's time is in proportion to: steps times pixels."""
+    """What an image's time is in proportion to: passes of the U-Net times pixels."""
     pixels = (generation.width or 0) * (generation.height or 0) or native
-    return generation.num_inference_steps * pixels
+    return passes_of(generation) * pixels
 
 
 def _existing(user_data: UserData) -> Path:

@@ -107,13 +107,13 @@ class EngineClient:
             self._change(phase="loading", model=model.model, problem="", download=None, cancel_asked_at=None)
             self._send(Load(settings=model))
 
-    def run_smoke_test(self, settings: SmokeSettings) -> None:
-        """Start the smoke test, or keep it as `keep_runs` says.
+    def run_smoke_test(self, settings: SmokeSettings, *, speeds: bool = False) -> None:
+        """Start the smoke test, with the speeds measured after it or not, or keep it as `keep_runs` says.
 
         Raises:
             EngineError: where the engine is not ready for it.
         """
-        self._begin_or_keep(Smoke(settings=settings))
+        self._begin_or_keep(Smoke(settings=settings, speeds=speeds))
 
     def generate(self, settings: ImagesSettings) -> None:
         """Start making images, or queue that behind what is being made, or keep it as `keep_runs` says.

@@ -40,10 +40,11 @@ class Load(Asked):
 
 
 class Smoke(Asked):
-    """Run the smoke test."""
+    """Run the smoke test; where `speeds` says so, then measure what each speed costs on its prompts."""
 
     kind: Literal["smoke"] = "smoke"
     settings: SmokeSettings
+    speeds: bool = False
 
 
 class CheckDevice(Asked):

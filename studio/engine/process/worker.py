@@ -217,13 +217,17 @@ class EngineProcess:
 
     def _smoke(self, request: Smoke) -> None:
         from studio.engine.generation import SmokeWatcher, run_smoke_test
+        from studio.engine.speeds import measure_and_keep, num_images_of_speeds
 
         def on_picture(picture: int, record: ValidPicture | InvalidPicture, folder: Path) -> None:
             self._report(PictureDone(picture=picture, record=record, folder=folder))
 
-        run = self._run_watcher(num_pictures=len(request.settings.prompts))
+        place, num = self._user_data, len(request.settings.prompts)
+        run = self._run_watcher(num_pictures=num + (num_images_of_speeds(place, num) if request.speeds else 0))
         watcher = SmokeWatcher(run.on_step, on_picture, run.cancelled)
-        saved = run_smoke_test(self._manager, request.settings, outputs=self._user_data.outputs, watcher=watcher)
+        saved = run_smoke_test(self._manager, request.settings, outputs=place.outputs, watcher=watcher)
+        if request.speeds and not saved.report.cancelled:
+            measure_and_keep(self._manager, place, request.settings.generations(), watcher=run, num_before=num)
         self._report(SmokeDone(saved=saved))
 
     def _generate(self, request: Generate) -> None:

@@ -1,4 +1,4 @@
-"""How far two images are apart where their subject is, and where it is not."""
+"""How far two images are apart: as a whole, where their subject is, and where it is not."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,3 +45,9 @@ def _part(apart_NC: NDArray[np.int16]) -> PartDifference:
     return PartDifference(
         pixels=float(apart_NC.mean()), changed_share=float((apart_NC.max(axis=1) >= NOTICEABLE).mean())
     )
+
+
+def rms_distance(picture_HWC: NDArray[np.uint8], other_HWC: NDArray[np.uint8]) -> float:
+    """Root mean square of the difference of two images of one size, of 255."""
+    difference = picture_HWC.astype(np.float64) - other_HWC.astype(np.float64)
+    return float(np.sqrt(np.square(difference).mean()))

@@ -311,17 +311,18 @@ def fill_caches(
     components: Components,
     digests: Mapping[str, str],
     *,
+    captions: Sequence[str] = (),
     user_data: UserData,
     processes: Processes,
     report: Callable[[str], None],
     cancelled: Callable[[], bool],
 ) -> tuple[LatentCache, TextCache, MaskCache]:
-    """Encode what no run before has encoded, masks first, which are quick; every process its share."""
+    """Encode what no run before has encoded, these captions too, masks first; every process its share."""
     latents = LatentCache(user_data.cache / "latents", digests["vae"], processes.device.type)
     tokenizer = hashlib.sha256(components.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
     texts = TextCache(user_data.cache / "embeddings", f"{digests['text_encoder']} {tokenizer}", processes.device.type)
     masks = MaskCache(user_data.cache / "masks", vae_scale_factor(components))
-    captions = ["", *captions_of((*data.items, *data.held_out))]
+    captions = ["", *captions_of((*data.items, *data.held_out)), *captions]
     items = () if settings.makes_speed_lora else (*data.items, *data.held_out)  # its images are the teacher's
     for item in items[processes.index :: processes.count]:
         masks.fill(item)

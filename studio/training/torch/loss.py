@@ -208,3 +208,43 @@ class HeldOutLoss:
             text=self._maker.text([triple.item.caption for triple in triples]),
             weights=torch.ones(len(triples)),
         )
+
+
+def one_step_target(
+    starts_BCHW: torch.Tensor,
+    ends_BCHW: torch.Tensor,
+    alphas_start_B: torch.Tensor,
+    alphas_end_B: torch.Tensor,
+    *,
+    is_v: bool,
+) -> torch.Tensor:
+    """(B, C, H, W) the prediction with which one step of DDIM (arXiv 2010.02502) goes from the starts to the ends.
+
+    A difference of predictions is a difference of results divided by how far a prediction moves them. That weighs
+    every segment alike.
+
+    Args:
+        alphas_start_B, alphas_end_B: ᾱ at both ends, in (0, 1]; 1 is a finished image. ᾱ = 0, nothing but noise, can
+            be the start of a v-prediction alone.
+    """
+    a, b = (alpha.view(-1, 1, 1, 1).sqrt() for alpha in (alphas_start_B, alphas_end_B))
+    noise_a, noise_b = ((1 - alpha).view(-1, 1, 1, 1).sqrt() for alpha in (alphas_start_B, alphas_end_B))
+    if is_v:
+        return (ends_BCHW - (a * b + noise_a * noise_b) * starts_BCHW) / (a * noise_b - b * noise_a)
+    return (ends_BCHW - b / a * starts_BCHW) / (noise_b - b * noise_a / a)
+
+
+def one_step(
+    starts_BCHW: torch.Tensor,
+    prediction_BCHW: torch.Tensor,
+    alphas_start_B: torch.Tensor,
+    alphas_end_B: torch.Tensor,
+    *,
+    is_v: bool,
+) -> torch.Tensor:
+    """(B, C, H, W) where one step of DDIM comes to with a prediction: the inverse of `one_step_target`."""
+    a, b = (alpha.view(-1, 1, 1, 1).sqrt() for alpha in (alphas_start_B, alphas_end_B))
+    noise_a, noise_b = ((1 - alpha).view(-1, 1, 1, 1).sqrt() for alpha in (alphas_start_B, alphas_end_B))
+    if is_v:
+        return (a * b + noise_a * noise_b) * starts_BCHW + (a * noise_b - b * noise_a) * prediction_BCHW
+    return b / a * starts_BCHW + (noise_b - b * noise_a / a) * prediction_BCHW

@@ -9,7 +9,7 @@ Shapes: P paths, B images, S segments, C latent channels, H and W an eighth of t
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -24,7 +24,7 @@ from studio.training.speed import segment_times
 from studio.training.torch.batches import TrainingBatch
 from studio.training.torch.caches import TextCache, cache_file, is_whole, read_array, write_array
 from studio.training.torch.data import TrainingItem, TrainingSet, seed_of
-from studio.training.torch.loss import Denoiser, NoiseLoss, predict
+from studio.training.torch.loss import Denoiser, NoiseLoss, one_step, one_step_target, predict
 from studio.training.torch.processes import Processes, stop_if
 
 LATENTS_AT_ONCE = 8 * 32 * 32  # of their height × width: paths of eight images of 256², of two of 512²
@@ -52,10 +52,43 @@ def plan_paths(data: TrainingSet, settings: TrainingSettings) -> tuple[tuple[Pat
         chosen = [order[i % len(order)] for i in range(number)]
         return tuple(PathPlan(c.key, c.caption, seed_of("path", side, settings.seed, i)) for i, c in enumerate(chosen))
 
-    trained = [item for item in data.items if not item.is_prior]
-    return planned(trained, settings.num_teacher_images, "trained"), planned(
-        data.held_out or trained, min(NUM_FIXED, settings.num_teacher_images), "held out"
+    items = [item for item in data.items if not item.is_prior]
+    trained = planned(items, settings.num_teacher_images, "trained")
+    held_out = planned(data.held_out or items, min(NUM_FIXED, settings.num_teacher_images), "held out")
+    return _in_other_words(trained, settings), held_out
+
+
+def taught_captions(data: TrainingSet, settings: TrainingSettings) -> tuple[str, ...]:
+    """Every caption of a Speed LoRA's paths; none of another training."""
+    if not settings.makes_speed_lora:
+        return ()
+    return tuple(plan.caption for side in plan_paths(data, settings) for plan in side)
+
+
+OPENINGS = ("", "", "a photo of ", "a picture of ", "product photo of ")
+GROUNDS = ("", ", white background", " on a white background", ", studio lighting")
+
+
+def _in_other_words(plans: tuple[PathPlan, ...], settings: TrainingSettings) -> tuple[PathPlan, ...]:
+    """The same paths, a fraction of them with a caption that no image has."""
+    rng = random.Random(seed_of("other words", settings.seed))
+    captions = sorted({plan.caption for plan in plans})
+    worded = [settings.caption_variety > rng.random() for __ in plans]
+    return tuple(
+        replace(plan, caption=worded_otherwise(plan.caption, captions, rng)) if otherwise else plan
+        for plan, otherwise in zip(plans, worded, strict=True)
     )
+
+
+def worded_otherwise(caption: str, captions: Sequence[str], rng: random.Random) -> str:
+    """A caption as a prompt may say it: words of another one in the same places, an opening, a background.
+
+    Where the other has another number of words before its first comma, none of them is taken.
+    """
+    ours, others = caption.partition(",")[0].split(), rng.choice(captions).partition(",")[0].split()
+    if len(ours) == len(others):
+        ours = [rng.choice(pair) for pair in zip(ours, others, strict=True)]
+    return f"{rng.choice(OPENINGS)}{' '.join(ours).lower()}{rng.choice(GROUNDS)}"
 
 
 def teacher_scheduler(own: SchedulerMixin) -> DPMSolverMultistepScheduler:
@@ -159,38 +192,17 @@ class Teacher:
         return torch.stack(latents[:: steps // self.settings.speed_steps], dim=1).float().cpu()
 
 
-def one_step_target(
-    starts_BCHW: torch.Tensor,
-    ends_BCHW: torch.Tensor,
-    alphas_start_B: torch.Tensor,
-    alphas_end_B: torch.Tensor,
-    *,
-    is_v: bool,
-) -> torch.Tensor:
-    """(B, C, H, W) the prediction with which one step of DDIM (arXiv 2010.02502) goes from the starts to the ends.
-
-    A difference of predictions is a difference of results divided by how far a prediction moves them. That weighs
-    every segment alike.
-
-    Args:
-        alphas_start_B, alphas_end_B: ᾱ at both ends, in (0, 1]; 1 is a finished image. ᾱ = 0, nothing but noise, can
-            be the start of a v-prediction alone.
-    """
-    a, b = (alpha.view(-1, 1, 1, 1).sqrt() for alpha in (alphas_start_B, alphas_end_B))
-    noise_a, noise_b = ((1 - alpha).view(-1, 1, 1, 1).sqrt() for alpha in (alphas_start_B, alphas_end_B))
-    if is_v:
-        return (ends_BCHW - (a * b + noise_a * noise_b) * starts_BCHW) / (a * noise_b - b * noise_a)
-    return (ends_BCHW - b / a * starts_BCHW) / (noise_b - b * noise_a / a)
-
-
 @dataclass
 class SegmentMaker:
     """Makes batches of random segments. The same number gives the same batch, in any process.
 
-    Every segment of every path is seen once before one is seen again.
+    Every segment of every path is seen once before one is seen again. With `on_own_path` all segments of a path come
+    one after the other, each from where the LoRA itself comes to, with the weights of the moment, and to where the
+    teacher was: what an earlier step did wrong, a later one learns to mend.
 
     Attributes:
         trained_PSCHW, held_out_PSCHW: latents of `Teacher.draw`, of the plans beside them.
+        denoiser: what learns, where it is to go its own path.
     """
 
     data: TrainingSet
@@ -202,6 +214,7 @@ class SegmentMaker:
     trained_PSCHW: torch.Tensor
     held_out: Sequence[PathPlan]
     held_out_PSCHW: torch.Tensor
+    denoiser: Denoiser | None = None
     _orders: dict[int, list[int]] = field(default_factory=dict)
 
     def batch(self, number: int) -> TrainingBatch:
@@ -212,7 +225,25 @@ class SegmentMaker:
         """
         size = self.settings.train_batch_size
         chosen = [self._nth(number * size + slot) for slot in range(size)]
-        return self._batch(self.trained, self.trained_PSCHW, chosen)
+        starts = torch.stack([self.trained_PSCHW[path, segment] for path, segment in chosen])
+        if self.settings.on_own_path and self.denoiser is not None:
+            starts = self._own_starts(self.denoiser, chosen)
+        return self._batch(self.trained, self.trained_PSCHW, chosen, starts)
+
+    @torch.no_grad()
+    def _own_starts(self, denoiser: Denoiser, chosen: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """(B, C, H, W) where the LoRA has come to at the beginning of each segment, from the path's noise on."""
+        paths = list(dict.fromkeys(path for path, __ in chosen))
+        at = torch.stack([self.trained_PSCHW[path, 0] for path in paths])
+        own = {(path, 0): start for path, start in zip(paths, at, strict=True)}
+        was_training = denoiser.training
+        denoiser.eval()
+        for segment in range(max(segment for __, segment in chosen)):
+            batch = self._batch(self.trained, self.trained_PSCHW, [(path, segment) for path in paths], at)
+            at = one_step(at, predict(denoiser, batch).cpu(), *self._alphas([segment] * len(paths)), is_v=self._is_v)
+            own |= {(path, segment + 1): start for path, start in zip(paths, at, strict=True)}
+        denoiser.train(was_training)
+        return torch.stack([own[place] for place in chosen])
 
     def fixed_batches(self, *, held_out: bool) -> Iterator[TrainingBatch]:
         """All segments of the paths to test with, or of as many of those that are learned."""
@@ -220,30 +251,46 @@ class SegmentMaker:
         every = [(path, s) for path in range(min(len(plans), NUM_FIXED)) for s in range(self.settings.speed_steps)]
         size = self.settings.train_batch_size
         for i in range(0, len(every), size):
-            yield self._batch(plans, paths, every[i : i + size])
+            chosen = every[i : i + size]
+            yield self._batch(plans, paths, chosen, torch.stack([paths[path, segment] for path, segment in chosen]))
 
     def _nth(self, index: int) -> tuple[int, int]:
-        """The path and the segment at a place in the endless order."""
+        """The path and the segment at a place in the endless order; of whole paths where they are its own."""
         segments = self.settings.speed_steps
+        together = segments if self.settings.on_own_path else 1
         epoch, place = divmod(index, len(self.trained) * segments)
         if epoch not in self._orders:
-            order = list(range(len(self.trained) * segments))
+            order = list(range(len(self.trained) * segments // together))
             random.Random(seed_of("segments", self.settings.seed, epoch)).shuffle(order)
             self._orders = {known: o for known, o in self._orders.items() if known == epoch - 1} | {epoch: order}
-        return divmod(self._orders[epoch][place], segments)
+        of_order, within = divmod(place, together)
+        return divmod(self._orders[epoch][of_order] * together + within, segments)
+
+    @property
+    def _begins(self) -> list[int]:
+        return segment_times(self.settings.speed_steps, int(self.noise_scheduler.config.num_train_timesteps))
+
+    @property
+    def _is_v(self) -> bool:
+        return bool(self.noise_scheduler.config.prediction_type == "v_prediction")
+
+    def _alphas(self, segments: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """ᾱ (B,) at the beginning of each of these segments, and at its end."""
+        alphas = torch.cat([self.noise_scheduler.alphas_cumprod[self._begins], torch.ones(1)])  # no noise is left
+        at = torch.tensor(segments)
+        return alphas[at], alphas[at + 1]
 
     def _batch(
-        self, plans: Sequence[PathPlan], paths_PSCHW: torch.Tensor, chosen: Sequence[tuple[int, int]]
+        self,
+        plans: Sequence[PathPlan],
+        paths_PSCHW: torch.Tensor,
+        chosen: Sequence[tuple[int, int]],
+        starts: torch.Tensor,
     ) -> TrainingBatch:
-        scheduler = self.noise_scheduler
-        begins = segment_times(self.settings.speed_steps, int(scheduler.config.num_train_timesteps))
-        timesteps = torch.tensor([begins[segment] for __, segment in chosen])
-        alphas = torch.cat([scheduler.alphas_cumprod[begins], torch.ones(1)])  # after the last, no noise is left
-        starts = torch.stack([paths_PSCHW[path, segment] for path, segment in chosen])
+        timesteps = torch.tensor([self._begins[segment] for __, segment in chosen])
         ends = torch.stack([paths_PSCHW[path, segment + 1] for path, segment in chosen])
-        at = torch.tensor([segment for __, segment in chosen])
-        is_v = scheduler.config.prediction_type == "v_prediction"
-        target = one_step_target(starts, ends, alphas[at], alphas[at + 1], is_v=is_v)
+        alphas = self._alphas([segment for __, segment in chosen])
+        target = one_step_target(starts, ends, *alphas, is_v=self._is_v)
         text = torch.stack([self.texts.embedding(plans[path].caption) for path, __ in chosen])
         return TrainingBatch(
             keys=tuple(plans[path].key for path, __ in chosen),

@@ -45,7 +45,7 @@ from studio.training.torch.memory import (
     decide_checkpointing,
     offload_unneeded,
 )
-from studio.training.torch.paths import SegmentMaker, Teacher
+from studio.training.torch.paths import SegmentMaker, Teacher, taught_captions
 from studio.training.torch.processes import Processes, precision_of_passes
 from studio.training.torch.recomputation import measure_costs, set_checkpointing
 from studio.training.torch.validation import (
@@ -107,6 +107,7 @@ def prepare(
         training_set,
         components,
         digests,
+        captions=taught_captions(training_set, settings),
         user_data=user_data,
         processes=processes,
         report=report,
@@ -119,7 +120,7 @@ def prepare(
     if settings.makes_speed_lora:
         teacher = Teacher(components, settings, caches[1], digests, resolution, user_data.cache / "paths")
         maker = teacher.maker(training_set, processes, report=report, cancelled=cancelled)
-    adapters, denoiser = _put_layers_in(components, settings, processes)
+    adapters, denoiser = _put_layers_in(components, settings, processes, maker)
     noise_loss = NoiseLoss(settings, maker.noise_scheduler)
     if plan is None:
         decision = _decide(settings, denoiser, maker, processes)
@@ -244,13 +245,16 @@ def _file_of(name: str, begun_with: LoraFile | None, library: LoraLibrary) -> Pa
 
 
 def _put_layers_in(
-    components: Components, settings: TrainingSettings, processes: Processes
+    components: Components, settings: TrainingSettings, processes: Processes, maker: BatchMaker | SegmentMaker
 ) -> tuple[Adapters, Denoiser]:
     """Their weights are the same in every process; what dropout draws is not."""
     torch.manual_seed(seed_of("weights", settings.seed))
     adapters = Adapters(components, settings)
     torch.manual_seed(seed_of("dropout", settings.seed, processes.index))
-    return adapters, Denoiser(components, train_text_encoder=settings.train_text_encoder)
+    denoiser = Denoiser(components, train_text_encoder=settings.train_text_encoder)
+    if isinstance(maker, SegmentMaker):
+        maker.denoiser = denoiser
+    return adapters, denoiser
 
 
 def _digests(

@@ -14,6 +14,7 @@ from studio.images.decoding import open_rgb
 from studio.images.files import is_whole_png
 from studio.images.scores.image import PictureScores, score_picture, summarise_scores
 from studio.images.scores.likeness import NearestIndex
+from studio.images.scores.parts import rms_distance
 from studio.images.scores.summary import ScoreSummary
 from studio.training.events import (
     AnyEvent,
@@ -204,9 +205,3 @@ class RunScores:
         if self.cancelled():
             raise GenerationCancelledError(_("Stopped while images were scored."))
         self.report(words)
-
-
-def rms_distance(picture_HWC: np.ndarray, other_HWC: np.ndarray) -> float:
-    """Root mean square of the difference of two images, of 255."""
-    difference = picture_HWC.astype(np.float64) - other_HWC.astype(np.float64)
-    return float(np.sqrt(np.square(difference).mean()))

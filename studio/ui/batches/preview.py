@@ -185,7 +185,8 @@ def _about(seconds: int) -> str:
     return f"{round(seconds / 60)} min" if 90 <= seconds < 3570 else duration(seconds)
 
 
-_PACE_FIELDS = ("model", "precision", "size", "num_inference_steps", "scheduler", "picture_format", "quality")
+_OF_PASSES = ("num_inference_steps", "guidance_scale", "guidance_start", "guidance_end")
+_PACE_FIELDS = ("model", "precision", "size", "scheduler", "picture_format", "quality", *_OF_PASSES)
 
 
 def _measured_pace(measured: PreflightState, values: Mapping[str, Any]) -> Pace | None:

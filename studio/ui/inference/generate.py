@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from studio.core.errors import PictureFileError
 from studio.core.language import _
+from studio.core.paths import UserData
 from studio.core.records import label_beside, label_or_none
 from studio.core.results import FailedImage, ImageRecord, ImagesReport, MadeImage
 from studio.core.text import counted, template
@@ -42,7 +43,6 @@ from studio.ui.shell.item_actions import label_html
 from studio.ui.shell.parts import QUIET, Part, live_html, paragraph, problem, table, toasts, verdict
 from studio.ui.shell.selection import FieldErrors, error_box
 from studio.ui.shell.status import cancel_button, cancelling, phase_words
-from studio.ui.speed import wire_speed
 
 _template = template("ui/templates/inference.html")
 
@@ -104,7 +104,7 @@ def build() -> GenerateMode:
     return GenerateMode(form, run, cancel, errors, of, queue, canvas, pictures, shown)
 
 
-def render(view: EngineView, library: LoraLibrary, past: Path | None = None) -> dict[str, Part]:
+def render(view: EngineView, library: LoraLibrary, user_data: UserData, past: Path | None = None) -> dict[str, Part]:
     """What every shown part of the mode should be now.
 
     Args:
@@ -121,7 +121,7 @@ def render(view: EngineView, library: LoraLibrary, past: Path | None = None) -> 
         ),
         "cancel-generate": cancel_button(view, "generating"),
         "generate-of": gr.update(value=str(view.run_number)),
-        **render_form(view, library),
+        **render_form(view, library, user_data),
     }
 
 
@@ -209,9 +209,10 @@ def _step_words(view: EngineView) -> str:
 
 
 def wire(
-    mode: GenerateMode, tab: gr.Tab, engine: EngineClient, library: LoraLibrary, *, then_refresh: Callable[[Any], None]
+    mode: GenerateMode, tab: gr.Tab, engine: EngineClient, user_data: UserData, *, then_refresh: Callable[[Any], None]
 ) -> None:
     """Connect the buttons, the token count and the chips."""
+    library = LoraLibrary(user_data.loras)
 
     def generate(**values: Any) -> str:  # noqa: ANN401 - the form's values, checked by to_settings
         with toasts():
@@ -235,7 +236,7 @@ def wire(
     then_refresh(mode.queue.click(unqueue, None, None, **QUIET))
     wire_size_note(mode.form.generation, engine, named)
     mode.form.size.wire(engine)
-    wire_speed(named, library)
+    then_refresh(mode.form.speeds.wire(named, engine, user_data))
     lora_chips.wire(mode.form.chips, named, library, also=[tab.select])
     counted_from = {name: named[name] for name in ("prompt", "negative_prompt", "long_prompt")}
     for trigger in (tab.select, *(control.change for control in counted_from.values())):

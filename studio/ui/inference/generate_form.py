@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from studio.core.errors import SettingsError
 from studio.core.language import _
+from studio.core.paths import UserData
 from studio.core.settings import GenerationSettings, ImagesSettings, parse_settings
 from studio.core.text import template
 from studio.engine.process.client import EngineClient
@@ -31,7 +32,7 @@ from studio.ui.forms import (
 )
 from studio.ui.inference import lora_chips
 from studio.ui.shell.parts import QUIET, Part, paragraph
-from studio.ui.speed import build_speed, render_speed
+from studio.ui.speed import SpeedPanel, render_costs, render_speed
 
 _template = template("ui/templates/inference.html")
 
@@ -67,13 +68,15 @@ class GenerateForm:
     chips: gr.HTML
     generation: SettingsForm
     size: "SizeRow"
+    speeds: SpeedPanel
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
         """What a refresh keeps true, by the parts' names."""
         loras = {f"generate-lora-{i}": self.named[f"lora_{i}"] for i in range(LORA_ROWS)}
         sides = {f"generate-{side}": self.named[side] for side in ("width", "height")}
-        return {"generate-aspects": self.size.aspects, "generate-speed": self.named["speed"], **loras, **sides}
+        speeds = {"generate-speed": self.named["speed"], "generate-speed-costs": self.speeds.costs}
+        return {"generate-aspects": self.size.aspects, **speeds, **loras, **sides}
 
     def filled_by(self, settings: GenerationSettings) -> dict[Any, Any]:
         """What an event returns so that the form says these settings; LoRAs past its rows go into the prompt."""
@@ -94,11 +97,11 @@ def build_form() -> GenerateForm:
     tokens = gr.HTML(elem_id="generate-tokens", padding=False)
     form.add("negative_prompt", elem_id="generate-negative")
     chips, rows = lora_chips.build(), build_lora_rows(MODE)
-    size = SizeRow()
-    generation = build_generation(MODE, speed=build_speed, head=size.build)
+    size, speeds = SizeRow(), SpeedPanel()
+    generation = build_generation(MODE, speed=speeds.build, head=size.build)
     named = {**form.fields, **rows, **generation.fields, "new_seed": size.new_seed, "num_images": size.num_images}
     build_reset(named, form=MODE)
-    return GenerateForm(named, tokens, chips, generation, size)
+    return GenerateForm(named, tokens, chips, generation, size, speeds)
 
 
 class SizeRow:
@@ -173,7 +176,7 @@ def aspects_html(view: EngineView) -> Markup:
     return _template("aspects", sizes=aspect_sizes(*own), own=own)
 
 
-def render_form(view: EngineView, library: LoraLibrary) -> dict[str, Part]:
+def render_form(view: EngineView, library: LoraLibrary, user_data: UserData) -> dict[str, Part]:
     """What every shown part of the form should be now."""
     choices = gr.update(choices=[(_(NO_LORA), NO_LORA), *library.usable_names()])
     own = (view.facts.width, view.facts.height) if view.facts else ("", "")
@@ -181,6 +184,7 @@ def render_form(view: EngineView, library: LoraLibrary) -> dict[str, Part]:
     return {
         "generate-aspects": lambda: aspects_html(view),
         "generate-speed": render_speed(library),
+        "generate-speed-costs": lambda: render_costs(view, library, user_data.speeds),
         **{f"generate-{side}": gr.update(placeholder=str(pixels)) for side, pixels in sides},
         **{f"generate-lora-{i}": choices for i in range(LORA_ROWS)},
     }

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from studio.core.language import N_, _
+from studio.core.paths import UserData
 from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
@@ -78,12 +79,15 @@ def render(
     jobs: Sequence[JobLine],
     blocking_jobs: BlockingJobs,
     selection: Selection,
+    user_data: UserData,
 ) -> dict[str, Group]:
     """What makes every shown part of the tab as it should be now."""
     return {
         N_("The device"): lambda: device_busy_box.render(view, jobs, blocking_jobs),
         N_("The smoke test"): lambda: smoke_mode.render(view),
-        N_("Generate"): lambda: generate_mode.render(view, library, history_panel.shown_large(past, selection)),
+        N_("Generate"): lambda: generate_mode.render(
+            view, library, user_data, history_panel.shown_large(past, selection)
+        ),
         N_("The history"): lambda: {"generate-strip": lambda: history_panel.strip_html(past, selection)},
         N_("Compare"): lambda: compare_mode.render(view, library, selection.pair),
         N_("The library of LoRAs"): lambda: lora_library.render(view, library, selection),
@@ -107,7 +111,7 @@ def wire(
     device_busy_box.wire(tab.taken, engine, blocking_jobs, trainings.jobs, then_refresh=then_refresh)
     smoke_mode.wire(tab.smoke, engine, then_refresh=then_refresh)
     library = LoraLibrary(user_data.loras)
-    generate_mode.wire(tab.generate, tab.generate_tab, engine, library, then_refresh=then_refresh)
+    generate_mode.wire(tab.generate, tab.generate_tab, engine, user_data, then_refresh=then_refresh)
     history = tab.history, tab.generate, past, user_data, engine, selection, tab.compare.form
     history_panel.wire(*history, datasets=datasets, then_refresh=then_refresh)
     compare_mode.wire(tab.compare, engine, user_data, selection, then_refresh=then_refresh)

@@ -232,7 +232,7 @@ class Sessions:
             "status": lambda: {N_("The status line"): lambda: self._status_line(view, runs.jobs)},
             "engine": lambda: {N_("The model"): lambda: engine_panel.render(view, self.training.session.user_data)},
             "inference": lambda: inference_tab.render(
-                view, self.library, self.past, runs.jobs, self.blocking_jobs, shown
+                view, self.library, self.past, runs.jobs, self.blocking_jobs, shown, self.training.session.user_data
             ),
             "dataset": lambda: dataset_tab.render(datasets.of(dataset.name), dataset, self.captions),
             "training": lambda: training_tab.render(self.training, runs, shown),

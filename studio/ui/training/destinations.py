@@ -7,14 +7,14 @@ from typing import Any
 import gradio as gr
 
 from studio.core.language import N_, _
-from studio.core.settings import LoraChoice
+from studio.core.settings import GenerationSettings, LoraChoice
 from studio.images.comparison import BASE
 from studio.loras.library import LoraLibrary
 from studio.loras.speed import FULL, OF_LORA, lora_of_speed, speed_loras
 from studio.training.session import add_to_library
 from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
 from studio.ui.shell.parts import QUIET, toast, toasts
-from studio.ui.speed import speed_values
+from studio.ui.speed import speed_loras_of, speed_values
 from studio.ui.training.queue import TrainingPage
 
 
@@ -34,9 +34,9 @@ def in_rows(form: Mapping[str, Any], name: str, library: LoraLibrary, speed: str
     another one, which leaves, it is full again.
     """
     if name in speed_loras(library):
-        return speed_values(form, f"{OF_LORA}{name}", (), library)
+        return speed_values(form, f"{OF_LORA}{name}", GenerationSettings(prompt=""), library)
     if lora_of_speed(speed):
-        return speed_values(form, FULL, (LoraChoice(name=name),), library)
+        return speed_values(form, FULL, _drawn_with(speed, library, LoraChoice(name=name)), library)
     rows = [i for i in range(LORA_ROWS) if f"lora_{i}" in form]
     choices = [(_(NO_LORA), NO_LORA), *((name, name) for name in library.usable_names())]
     loras = {form[f"lora_{i}"]: gr.update(choices=choices, value=NO_LORA if i else name) for i in rows}
@@ -51,14 +51,20 @@ def beside_base(form: Mapping[str, Any], name: str, library: LoraLibrary, speed:
     """
     use, right, values = speed_loras(library).get(name), name, dict[Any, Any]()
     if use is not None and use.teacher_lora in library.usable_names():
-        right, values = use.teacher_lora, speed_values(form, f"{OF_LORA}{name}", (), library)
+        right, values = use.teacher_lora, speed_values(form, f"{OF_LORA}{name}", GenerationSettings(prompt=""), library)
     elif use is not None:
         values = by_component(form, {"speed": FULL, **use.changes})
     elif lora_of_speed(speed):
-        values = speed_values(form, FULL, (), library)
+        values = speed_values(form, FULL, _drawn_with(speed, library), library)
     choices = [(_(BASE), BASE), *((one, one) for one in library.usable_names())]
     sides = {form[side]: gr.update(choices=choices, value=value) for side, value in (("left", BASE), ("right", right))}
     return {**values, **sides, form["right_strength"]: 1.0}
+
+
+def _drawn_with(speed: str, library: LoraLibrary, *loras: LoraChoice) -> GenerationSettings:
+    """What a form that has a Speed LoRA draws with, beside other LoRAs: without guidance."""
+    known = [choice for choice in speed_loras_of(speed) if choice.name in speed_loras(library)]
+    return GenerationSettings(prompt="", scheduler="Euler trailing", guidance_scale=1, loras=(*loras, *known))
 
 
 def wire_use(

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from studio.batches.folder import BatchFolder, read_batch_settings
+from studio.batches.forecast import pace_of_like
 from studio.cli.app import app
 from studio.core.errors import BatchError, SettingsError
 from studio.core.paths import UserData
@@ -47,6 +48,16 @@ def test_a_file_of_prompts_becomes_a_dataset(prompts: Path, tmp_path: Path) -> N
     assert [(lora.name, lora.strength) for lora in shared.loras] == [("white-ground", 0.4)]
 
 
+def test_a_speed_is_of_all_images(prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "ensure_worker", lambda place: None)
+    result = batch(tmp_path / "data", str(prompts), "--speed", "fast", "--set", "guidance_scale=3", "--cpu", "--queue")
+    assert result.exit_code == 0
+    shared = read_batch_settings(only(tmp_path / "data")).generation
+    assert (shared.scheduler, shared.num_inference_steps, shared.guidance_scale) == ("DPM++ 2M", 8, 3.0)
+    with pytest.raises(SettingsError, match=r"--speed sets --set scheduler, --steps itself"):
+        batch(tmp_path / "data", str(prompts), "--speed", "fast", "--steps", "4", "--set", "scheduler=DDIM")
+
+
 def test_it_goes_into_the_folder_that_was_asked_for_and_goes_on_there(prompts: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert batch(tmp_path / "data", str(prompts), *SMALL, "--out", str(out)).exit_code == 0
@@ -70,6 +81,22 @@ def test_a_batch_that_was_begun_cannot_be_changed(tmp_path: Path) -> None:
     folder = made(tmp_path, total=1)
     with pytest.raises(SettingsError, match="A batch keeps its settings"):
         batch(tmp_path, folder.name, "--total", "5")
+
+
+def test_time_is_in_proportion_to_the_passes_of_the_unet(tmp_path: Path) -> None:
+    folder = made(tmp_path, total=1)
+    settings = read_batch_settings(folder)
+
+    def seconds(**changes: object) -> float:
+        generation = settings.generation.model_copy(update=changes)
+        pace = pace_of_like(settings.model_copy(update={"generation": generation}), [folder])
+        assert pace is not None
+        return pace.seconds_per_picture
+
+    guided = seconds()
+    assert seconds(guidance_scale=1.0) == pytest.approx(guided / 2)
+    assert seconds(guidance_end=0.5) == pytest.approx(guided * 3 / 4)
+    assert seconds(num_inference_steps=4) == pytest.approx(guided * 2)
 
 
 def test_show_tells_and_makes_nothing(prompts: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A Speed LoRA: its teacher's paths, what it learns to jump, and a run of one that is interrupted and goes on."""
 
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,17 @@ from studio.training.presets import speed_settings
 from studio.training.speed import segment_times, speed_use
 from studio.training.torch import preparation
 from studio.training.torch.loop import OptimizerSteps
+from studio.training.torch.loss import Denoiser, one_step, one_step_target
 from studio.training.torch.paths import (
+    GROUNDS,
     NUM_FIXED,
     PathPlan,
     SegmentMaker,
     Teacher,
-    one_step_target,
     plan_paths,
+    taught_captions,
     teacher_scheduler,
+    worded_otherwise,
 )
 from studio.training.torch.processes import Processes
 from studio.training.torch.run import train_run
@@ -85,6 +89,9 @@ def test_one_step_of_ddim_with_the_target_goes_from_the_start_to_the_end(predict
     )
     reached = scheduler.step(target, begins[step], starts).prev_sample
     torch.testing.assert_close(reached, ends, atol=2e-4, rtol=1e-4)
+    of_all = (torch.full((2,), alphas[step]), torch.full((2,), alphas[step + 1]))
+    ours = one_step(starts, target, *of_all, is_v=prediction_type == "v_prediction")
+    torch.testing.assert_close(ours, reached, atol=2e-4, rtol=1e-4)
 
 
 @pytest.fixture
@@ -154,6 +161,36 @@ def maker_of(teacher: Teacher, snapshot: Snapshot, components: Components, cache
     )
 
 
+def test_on_its_own_path_each_segment_begins_where_the_lora_has_come_to(
+    teacher: Teacher, snapshot: Snapshot, components: Components, cache: Path
+) -> None:
+    maker = maker_of(teacher, snapshot, components, cache)
+    maker.settings = settings_of(**SPEED, on_own_path=True, train_batch_size=8)
+    assert torch.equal(maker.batch(1).noisy_BCHW[0], maker.trained_PSCHW[maker._nth(8)]), "nothing learns yet"
+    maker.denoiser = Denoiser(components, train_text_encoder=False)
+    batch = maker.batch(0)
+    assert batch.timesteps_B.tolist() == segment_times(4) * 2
+    ends = {"clip_sample": False, "set_alpha_to_one": True, "timestep_spacing": "trailing"}
+    scheduler = DDIMScheduler.from_config(maker.noise_scheduler.config, **ends)
+    scheduler.set_timesteps(4)
+    (path, __), at = maker._nth(0), batch.noisy_BCHW[:1]
+    assert torch.equal(at[0], maker.trained_PSCHW[path, 0])
+    for segment in range(4):
+        torch.testing.assert_close(batch.noisy_BCHW[segment : segment + 1], at, atol=1e-3, rtol=1e-3)
+        text, timestep = batch.text_BND[segment : segment + 1], scheduler.timesteps[segment]
+        target, end = batch.target_BCHW[segment : segment + 1], maker.trained_PSCHW[path, segment + 1]
+        torch.testing.assert_close(
+            scheduler.step(target, timestep, at).prev_sample[0],
+            end,
+            atol=1e-3,
+            rtol=1e-3,
+            msg="to where the teacher was",
+        )
+        with torch.no_grad():
+            prediction = components.unet(at, timestep, encoder_hidden_states=text).sample
+        at = scheduler.step(prediction, timestep, at).prev_sample
+
+
 def test_each_segment_is_seen_once_before_one_is_seen_again_and_batches_are_functions_of_their_number(
     teacher: Teacher, snapshot: Snapshot, components: Components, cache: Path
 ) -> None:
@@ -176,6 +213,39 @@ def test_paths_to_test_with_have_captions_that_are_not_trained_on(snapshot: Snap
     assert {plan.key for plan in held_out} == {item.key for item in data.held_out}
     assert len(held_out) == min(NUM_FIXED, len(trained))
     assert not {plan.noise_seed for plan in trained} & {plan.noise_seed for plan in held_out}
+
+
+def test_a_fraction_of_the_paths_has_captions_in_other_words(snapshot: Snapshot) -> None:
+    from studio.training.torch.data import make_training_set
+
+    def planned(variety: float) -> tuple[PathPlan, ...]:
+        settings = settings_of(**{**SPEED, "num_teacher_images": 60, "caption_variety": variety})
+        data = make_training_set(snapshot, settings, resolution=64)
+        trained, held_out = plan_paths(data, settings)
+        known = {item.caption for item in (*data.items, *data.held_out)}
+        assert {plan.caption for plan in held_out} <= known
+        assert {plan.caption for plan in (*trained, *held_out)} == {*taught_captions(data, settings)}
+        return trained
+
+    plain, varied, all_varied = (planned(variety) for variety in (0.0, 0.5, 1.0))
+    same = [ours == theirs for ours, theirs in zip(plain, varied, strict=True)]
+    assert 15 < sum(same) < 50
+    assert [plan.noise_seed for plan in plain] == [plan.noise_seed for plan in all_varied]
+    assert all(plan.caption.endswith(GROUNDS) for plan in all_varied)
+    assert len({plan.caption for plan in all_varied}) > len({plan.caption for plan in plain})
+    assert taught_captions(make_training_set(snapshot, settings_of(), resolution=64), settings_of()) == ()
+
+
+def test_another_captions_words_are_taken_where_it_has_as_many() -> None:
+    rng = random.Random(0)
+    made = {worded_otherwise("Red Suede Boots, Summer", ("Blue Canvas Shoes", "Boots"), rng) for __ in range(200)}
+    words = {
+        tuple(set(caption.replace(",", "").split()) & {"red", "blue", "suede", "canvas", "boots", "shoes"})
+        for caption in made
+    }
+    assert all(len(found) == 3 for found in words), "one word for each place"
+    assert any("blue suede boots" in caption for caption in made)
+    assert any(caption.startswith("a photo of ") for caption in made)
 
 
 def speed_run(place: Place, **changes: object) -> RunFolder:
@@ -225,14 +295,15 @@ def test_images_are_the_teachers_and_below_them_the_same_in_few_steps(place: Pla
     assert score.nearest == (None,), "it is not its dataset that it learns"
 
 
+@pytest.mark.parametrize("own", [False, True])
 def test_interrupted_it_ends_equal_to_the_bit_and_draws_nothing_twice(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = speed_run(place)
+    whole = speed_run(place, caption_variety=0.5, on_own_path=own)
     train_run(whole, place.user_data)
     files = {file: file.stat().st_mtime_ns for file in (place.user_data.cache / "paths").rglob("*.npy")}
     assert files
-    run, take = speed_run(place), OptimizerSteps.take
+    run, take = speed_run(place, caption_variety=0.5, on_own_path=own), OptimizerSteps.take
 
     def interrupted(steps: OptimizerSteps) -> StepEvent:
         if steps.state.position.step == 5:
