@@ -47,7 +47,9 @@ class CaptionSettings(Settings):
     which: WhichName = Field(
         "missing",
         title=N_("Images"),
-        description=N_("missing: those without a caption. all: every image that is not excluded."),
+        description=N_(
+            "missing: those without a caption; one that a template makes counts. all: every image that is not excluded."
+        ),
     )
     prompt: str = Field(
         "",
@@ -219,7 +221,7 @@ def latest_of(dataset: str, folders: Sequence[CaptionFolder]) -> CaptionFolder |
 
 def rows_to_caption(opened: "OpenedDataset", which: WhichName) -> list[DatasetRow]:
     """The images that get a caption, in the order of the dataset."""
-    return [row for row in opened.rows if not row.excluded and (which == "all" or not row.caption)]
+    return [row for row in opened.rows if not row.excluded and (which == "all" or row.lacks_caption)]
 
 
 def take_captions(
@@ -243,7 +245,7 @@ def take_captions(
     captions = {
         key: _chosen(made[key].candidates, candidate)
         for key in wanted
-        if made[key].candidates and (keys is not None or settings.which == "all" or not opened.row(key).caption)
+        if made[key].candidates and (keys is not None or settings.which == "all" or opened.row(key).lacks_caption)
     }
     if not captions:
         raise DatasetError(_("There is no caption to take: no image was captioned that still needs one."))

@@ -24,6 +24,7 @@ from studio.datasets.captioning import (
     read_captions,
     take_captions,
 )
+from studio.datasets.library import DatasetLibrary
 from studio.datasets.opened import OpenedDataset
 from studio.jobs.folder import ask, read_status
 from tests.command_line import studio
@@ -98,6 +99,25 @@ def test_all_means_all_that_are_not_excluded(place: UserData) -> None:
     folder = begin(place, which="all")
     run_captioning(folder, place, Sayer().load)
     assert set(read_captions(folder)) == {"a.png", "b.png", "d.png"}
+
+
+def test_captions_that_a_template_makes_are_not_missing(place: UserData) -> None:
+    """Not even where it is all measured, and this process has checked no image."""
+    library = DatasetLibrary(place.datasets)
+    recipe = opened(place).recipe
+    library.save_recipe("shoes", recipe.model_copy(update={"template": "{orientation}"}))
+    with pytest.raises(DatasetError, match="Every image of shoes has a caption"):
+        begin(place)
+    folder = begin(place, which="all")
+    run_captioning(folder, place, Sayer().load)
+    assert take_captions(opened(place), folder) == 4
+    library.save_recipe("shoes", recipe)
+    opened(place).undo()
+    folder = begin(place)
+    run_captioning(folder, place, Sayer().load)
+    library.save_recipe("shoes", recipe.model_copy(update={"template": "{orientation}"}))
+    with pytest.raises(DatasetError, match="no caption to take"):
+        take_captions(opened(place), folder)
 
 
 def test_nothing_to_do_is_said_before_a_job_is_made(place: UserData) -> None:
