@@ -54,6 +54,7 @@ class Settings:
 
     pictures: Path
     output: Path
+    start_from: Path | None
     max_train_steps: int
     learning_rate: float
     batch_size: int
@@ -67,6 +68,7 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=Path, required=True, help="folder that make_pictures.py filled")
     parser.add_argument("--output", type=Path, required=True, help="folder for the captioner")
+    parser.add_argument("--start-from", type=Path, help="a captioner's folder, to train it further")
     parser.add_argument("--max-train-steps", type=int, default=2000, help="default: 2000")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="default: 1e-3")
     parser.add_argument("--batch-size", type=int, default=64, help="pictures a step (default: 64)")
@@ -235,7 +237,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = parse_settings(arguments)
     torch.manual_seed(settings.seed)
     processor = make_processor()
-    model = make_model(len(processor.tokenizer)).to(settings.device)
+    if settings.start_from:
+        model = BlipForConditionalGeneration.from_pretrained(settings.start_from, dtype=torch.float32)
+    else:
+        model = make_model(len(processor.tokenizer))
+    model.to(settings.device)
     model = train(model, load_picture_set(settings.pictures), processor, settings)
     model.half().save_pretrained(settings.output)
     processor.save_pretrained(settings.output)
