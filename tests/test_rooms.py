@@ -11,7 +11,7 @@ import pytest
 STUDIO = Path(__file__).resolve().parent.parent / "studio"
 MAX_LINES = 350
 MAX_FUNCTION_LINES = 60
-HEAVY = ("torch", "diffusers", "transformers", "peft", "accelerate")
+HEAVY = ("torch", "diffusers", "transformers", "peft", "accelerate", "onnxruntime")
 
 
 def module_name(path: Path) -> str:

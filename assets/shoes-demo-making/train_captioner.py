@@ -21,8 +21,8 @@ from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
-from torch import Tensor
-from torch.nn.functional import interpolate
+from torch import Tensor, nn
+from torch.nn.functional import affine_grid, cross_entropy, grid_sample, interpolate
 from transformers import (
     BlipConfig,
     BlipForConditionalGeneration,
@@ -33,6 +33,8 @@ from transformers import (
 
 WARMUP_STEPS = 150
 MAX_GRADIENT_NORM = 1.0
+HEADS_WEIGHT = 0.3
+NUM_CLASSES = [len(KINDS), len(PALETTE), len(GROUNDS)]
 SIDE, PATCH, WIDTH = 128, 16, 128
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD, UNK, CLS, SEP, MASK = range(len(SPECIAL))
@@ -52,6 +54,7 @@ class Settings:
 
     pictures: Path
     output: Path
+    start_from: Path | None
     max_train_steps: int
     learning_rate: float
     batch_size: int
@@ -65,7 +68,8 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=Path, required=True, help="folder that make_pictures.py filled")
     parser.add_argument("--output", type=Path, required=True, help="folder for the captioner")
-    parser.add_argument("--max-train-steps", type=int, default=1300, help="default: 1300")
+    parser.add_argument("--start-from", type=Path, help="a captioner's folder, to train it further")
+    parser.add_argument("--max-train-steps", type=int, default=2000, help="default: 2000")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="default: 1e-3")
     parser.add_argument("--batch-size", type=int, default=64, help="pictures a step (default: 64)")
     parser.add_argument("--seed", type=int, default=1, help="for weights and batches (default: 1)")
@@ -117,28 +121,43 @@ def make_model(vocab_size: int) -> BlipForConditionalGeneration:
 def batches(
     picture_set: PictureSet, processor: BlipProcessor, settings: Settings
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Pictures (B, C, H, W), their captions' tokens (B, T) and labels (B, T), without end.
+    """Pictures (B, C, H, W), their captions' tokens (B, T), and classes (B, 3) of kind, colour and ground, without end.
 
-    Each picture is mirrored or not, softened or not, and a little lighter or darker.
+    Each picture is mirrored or not, moved and scaled a little, softened or not, and a little lighter or darker.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     tokens_NT = processor.tokenizer(
         [caption_of(shoe) for shoe in picture_set.attributes], padding=True, return_tensors="pt"
     ).input_ids
+    classes_N3 = torch.tensor(
+        [
+            (KINDS.index(shoe.kind), list(PALETTE).index(shoe.colour), GROUNDS.index(shoe.ground))
+            for shoe in picture_set.attributes
+        ]
+    )
     mean, std = (torch.tensor(v)[:, None, None] for v in (_mean(processor), _std(processor)))
     while True:
         indices = torch.randint(0, len(tokens_NT), (settings.batch_size,), generator=generator)
         pictures_BCHW = torch.from_numpy(picture_set.pictures_NHWC[indices.numpy()]).permute(0, 3, 1, 2).float() / 255
-        mirrored = torch.rand(len(indices), generator=generator) < 0.5
-        pictures_BCHW = torch.where(mirrored[:, None, None, None], pictures_BCHW.flip(3), pictures_BCHW)
+        pictures_BCHW = moved(pictures_BCHW, generator)
         if torch.rand((), generator=generator) < 0.3:  # as of a smaller picture that was enlarged
             small = interpolate(pictures_BCHW, size=(96, 96), mode="area")
             pictures_BCHW = interpolate(small, size=(SIDE, SIDE), mode="bicubic").clamp(0, 1)
         light = 0.95 + 0.1 * torch.rand(len(indices), 1, 1, 1, generator=generator)
         white = pictures_BCHW.amin(dim=1, keepdim=True) > 0.995  # white stays white
         pictures_BCHW = torch.where(white, pictures_BCHW, (pictures_BCHW * light).clamp(0, 1))
-        tokens_BT = tokens_NT[indices]
-        yield (pictures_BCHW - mean) / std, tokens_BT, tokens_BT.masked_fill(tokens_BT == PAD, -100)
+        yield (pictures_BCHW - mean) / std, tokens_NT[indices], classes_N3[indices]
+
+
+def moved(pictures_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+    """Each mirrored or not, at 0.9 to 1.1 of its size, moved by up to 8 % of it; edges go on outwards."""
+    scale_B = 0.9 + 0.2 * torch.rand(len(pictures_BCHW), generator=generator)
+    mirror_B = torch.where(torch.rand(len(pictures_BCHW), generator=generator) < 0.5, -1.0, 1.0)
+    theta_B23 = torch.zeros(len(pictures_BCHW), 2, 3)
+    theta_B23[:, 0, 0], theta_B23[:, 1, 1] = scale_B * mirror_B, scale_B
+    theta_B23[:, :, 2] = 0.16 * (2 * torch.rand(len(pictures_BCHW), 2, generator=generator) - 1)
+    grid = affine_grid(theta_B23, list(pictures_BCHW.shape), align_corners=False)
+    return grid_sample(pictures_BCHW, grid, padding_mode="border", align_corners=False)
 
 
 def _mean(processor: BlipProcessor) -> list[float]:
@@ -152,8 +171,13 @@ def _std(processor: BlipProcessor) -> list[float]:
 def train(
     model: BlipForConditionalGeneration, picture_set: PictureSet, processor: BlipProcessor, settings: Settings
 ) -> BlipForConditionalGeneration:
-    """Train in place; the moving average of the weights is what is returned."""
-    parameters = list(model.parameters())
+    """Train in place; the moving average of the weights is what is returned.
+
+    What the picture's tokens come to on average must tell kind, colour and ground as well: from captions alone it takes
+    the picture's side long to learn anything.
+    """
+    heads = nn.Linear(WIDTH, sum(NUM_CLASSES)).to(settings.device)
+    parameters = [*model.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
     average = WeightAverage([model], max_decay=0.99)
     log = LossLog(max_train_steps=settings.max_train_steps)
@@ -162,8 +186,11 @@ def train(
     for step in range(settings.max_train_steps):
         factor = learning_rate_factor(step, max_train_steps=settings.max_train_steps, warmup_steps=WARMUP_STEPS)
         optimizer.param_groups[0]["lr"] = settings.learning_rate * factor
-        pictures, tokens, labels = (tensor.to(settings.device) for tensor in next(made))
-        loss = model(pixel_values=pictures, input_ids=tokens, attention_mask=(tokens != PAD).long(), labels=labels).loss
+        pictures, tokens, classes_B3 = (tensor.to(settings.device) for tensor in next(made))
+        labels = tokens.masked_fill(tokens == PAD, -100)
+        out = model(pixel_values=pictures, input_ids=tokens, attention_mask=(tokens != PAD).long(), labels=labels)
+        guesses = heads(out.image_embeds.mean(dim=1)).split(NUM_CLASSES, dim=1)
+        loss = out.loss + HEADS_WEIGHT * sum(map(cross_entropy, guesses, classes_B3.unbind(1)))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
@@ -210,7 +237,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = parse_settings(arguments)
     torch.manual_seed(settings.seed)
     processor = make_processor()
-    model = make_model(len(processor.tokenizer)).to(settings.device)
+    if settings.start_from:
+        model = BlipForConditionalGeneration.from_pretrained(settings.start_from, dtype=torch.float32)
+    else:
+        model = make_model(len(processor.tokenizer))
+    model.to(settings.device)
     model = train(model, load_picture_set(settings.pictures), processor, settings)
     model.half().save_pretrained(settings.output)
     processor.save_pretrained(settings.output)

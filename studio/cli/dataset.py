@@ -176,6 +176,10 @@ def caption(
     leave_out: Annotated[str, typer.Option(help=_help("leave_out"))] = "",
     num_candidates: Annotated[int, typer.Option("--candidates", help=_help("num_candidates"))] = 1,
     max_new_tokens: Annotated[int, typer.Option("--max-tokens", help=_help("max_new_tokens"))] = 60,
+    general_threshold: Annotated[float, typer.Option(help=_help("general_threshold"))] = _DEFAULTS.general_threshold,
+    character_threshold: Annotated[
+        float, typer.Option(help=_help("character_threshold"))
+    ] = _DEFAULTS.character_threshold,
     seed: Annotated[int, typer.Option(help=_help("seed"))] = 0,
     precision: Annotated[str, typer.Option(help=_help("precision"))] = _DEFAULTS.precision,
     take: Annotated[bool, typer.Option(help=_("Make them the dataset's captions when all are written."))] = True,
@@ -228,7 +232,12 @@ def _run_captioning(folder: CaptionFolder, place: UserData, *, as_job: bool) -> 
         from studio.engine.captioner import load_captioner
 
         return load_captioner(
-            settings.model, precision=settings.precision, cpu=settings.cpu, say=say, should_stop=should_stop
+            settings.model,
+            precision=settings.precision,
+            cpu=settings.cpu,
+            thresholds=(settings.general_threshold, settings.character_threshold),
+            say=say,
+            should_stop=should_stop,
         )
 
     try:

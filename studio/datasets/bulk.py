@@ -1,10 +1,11 @@
 """Captions changed many at once: find and replace, words before and after, repeated words taken out, tags."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 
 from pydantic import Field
 
+from studio.core.errors import DatasetError
 from studio.core.language import N_, _
 from studio.core.settings import Settings
 from studio.core.text import counted
@@ -32,9 +33,22 @@ class BulkChange(Settings):
     suffix: str = Field("", title=N_("Suffix"), max_length=500, description=N_("Not added twice."))
 
 
-def changed_captions(rows: Sequence[DatasetRow], change: BulkChange) -> dict[str, str]:
-    """The captions that the change would make other than they are, by key."""
-    changed = {row.key: change_caption(row.caption, change) for row in rows}
+def changed_captions(rows: Iterable[DatasetRow], change: Callable[[str], str]) -> dict[str, str]:
+    """The captions that the change would make other than they are, by key.
+
+    Raises:
+        DatasetError: where one is not whole yet: what is missing of it would be lost.
+    """
+    rows = tuple(rows)
+    if num_awaiting := sum(row.awaits_check for row in rows):
+        raise DatasetError(
+            _(
+                "The captions of {images} are not complete yet: the template takes words from the check, which is "
+                "still running. Change them when it is done.",
+                images=counted(num_awaiting, "image", "images"),
+            )
+        )
+    changed = {row.key: change(row.caption) for row in rows}
     return {row.key: changed[row.key] for row in rows if changed[row.key] != row.caption}
 
 

@@ -20,6 +20,7 @@ from studio.datasets.captioning import (
     CaptionSettings,
     ImageCaptions,
     finished_caption,
+    finished_tags,
     open_dataset,
     outcome_words,
     read_caption_settings,
@@ -37,6 +38,10 @@ CaptionEnd = Literal["finished", "stopped", "paused"]
 
 class Captioner(Protocol):
     """A loaded model."""
+
+    @property
+    def says_tags(self) -> bool:
+        """Whether what it says are tags, separated by commas."""
 
     def caption(
         self, image: Image.Image, *, prompt: str, num_candidates: int, max_new_tokens: int, seed: int
@@ -141,7 +146,8 @@ class CaptionJob:
             max_new_tokens=asked.max_new_tokens,
             seed=asked.seed + zlib.crc32(row.key.encode(errors="replace")),  # of each image, in whichever order
         )
-        captions = dict.fromkeys(filter(None, (finished_caption(text, asked) for text in said)))
+        finished = finished_tags if captioner.says_tags else finished_caption
+        captions = dict.fromkeys(filter(None, (finished(text, asked) for text in said)))
         problem = "" if captions else _("Nothing is left of what the model said.")
         seconds = time.monotonic() - started
         return ImageCaptions(key=row.key, candidates=tuple(captions), problem=problem, seconds=seconds)

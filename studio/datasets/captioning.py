@@ -19,7 +19,7 @@ from studio.core.paths import UserData, typed_path
 from studio.core.records import KeptText, Record
 from studio.core.settings import PrecisionName, Settings, parse_settings
 from studio.core.text import counted
-from studio.datasets.bulk import BulkChange, change_caption, without_words
+from studio.datasets.bulk import BulkChange, change_caption, tags_of, without_words
 from studio.datasets.captions import BETWEEN_CAPTIONS, MAX_CAPTION_BYTES, tidy
 from studio.datasets.source import DatasetRecipe, DatasetRow
 from studio.jobs.folder import JobFolder
@@ -41,13 +41,16 @@ class CaptionSettings(Settings):
         title=N_("Caption model"),
         min_length=1,
         description=N_(
-            "A recommended model, a folder, or the Hugging Face id of a BLIP, BLIP-2, Florence-2, GIT or LLaVA model."
+            "A recommended model, a folder, or the Hugging Face id of a BLIP, BLIP-2, Florence-2, GIT or LLaVA model, "
+            "or of a WD tagger."
         ),
     )
     which: WhichName = Field(
         "missing",
         title=N_("Images"),
-        description=N_("missing: those without a caption. all: every image that is not excluded."),
+        description=N_(
+            "missing: those without a caption; one that a template makes counts. all: every image that is not excluded."
+        ),
     )
     prompt: str = Field(
         "",
@@ -66,15 +69,27 @@ class CaptionSettings(Settings):
         "",
         title=N_("Leave out"),
         max_length=2000,
-        description=N_("Words or phrases to remove, separated by commas."),
+        description=N_("Words, phrases or tags to remove, separated by commas."),
     )
     num_candidates: Annotated[int, Ge(1), Le(8)] = Field(
         1,
         title=N_("Candidates"),
-        description=N_("The likeliest caption, and others by chance to choose from; each costs as much time."),
+        description=N_(
+            "The likeliest caption, and others by chance to choose from; each costs as much time. Taggers give one."
+        ),
     )
     max_new_tokens: Annotated[int, Ge(4), Le(400)] = Field(
         60, title=N_("Maximum length"), description=N_("In tokens of the model. Training reads 75 of a caption.")
+    )
+    general_threshold: Annotated[float, Ge(0), Le(1)] = Field(
+        0.35,
+        title=N_("Tag threshold"),
+        description=N_("Of WD taggers: how probable a tag must be, from 0 to 1. Lower gives more tags."),
+    )
+    character_threshold: Annotated[float, Ge(0), Le(1)] = Field(
+        0.85,
+        title=N_("Character threshold"),
+        description=N_("Of WD taggers: how probable the name of a character must be, from 0 to 1."),
     )
     seed: Annotated[int, Ge(0), Le(MAX_SEED)] = Field(
         0, title=N_("Seed"), description=N_("Of the candidates by chance.")
@@ -219,7 +234,7 @@ def latest_of(dataset: str, folders: Sequence[CaptionFolder]) -> CaptionFolder |
 
 def rows_to_caption(opened: "OpenedDataset", which: WhichName) -> list[DatasetRow]:
     """The images that get a caption, in the order of the dataset."""
-    return [row for row in opened.rows if not row.excluded and (which == "all" or not row.caption)]
+    return [row for row in opened.rows if not row.excluded and (which == "all" or row.lacks_caption)]
 
 
 def take_captions(
@@ -243,7 +258,7 @@ def take_captions(
     captions = {
         key: _chosen(made[key].candidates, candidate)
         for key in wanted
-        if made[key].candidates and (keys is not None or settings.which == "all" or not opened.row(key).caption)
+        if made[key].candidates and (keys is not None or settings.which == "all" or opened.row(key).lacks_caption)
     }
     if not captions:
         raise DatasetError(_("There is no caption to take: no image was captioned that still needs one."))
@@ -265,6 +280,14 @@ def finished_caption(said: str, settings: CaptionSettings) -> str:
         return ""
     caption = change_caption(text, BulkChange(prefix=settings.prefix, suffix=settings.suffix))
     return caption.encode()[:MAX_CAPTION_BYTES].decode(errors="ignore")
+
+
+def finished_tags(said: str, settings: CaptionSettings) -> str:
+    """Likewise of a tagger's tags, which are left out as wholes, and stay as they are: `:d` is one."""
+    left_out = {tag.casefold() for tag in tags_of(settings.leave_out)}
+    if not (tags := [tag for tag in tags_of(said) if tag.casefold() not in left_out]):
+        return ""
+    return ", ".join(dict.fromkeys([*tags_of(settings.prefix), *tags, *tags_of(settings.suffix)]))
 
 
 def open_dataset(settings: CaptionSettings, user_data: UserData) -> "OpenedDataset":

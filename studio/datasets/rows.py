@@ -197,6 +197,7 @@ def fill_template(template: str, attributes: Mapping[str, str]) -> str:
     return tidy(_PIECE.sub(fill, template)).replace(_OPEN, "{").replace(_CLOSE, "}")
 
 
+TEMPLATE = N_("the template")
 MAX_TOKENS = 75  # of CLIP's 77, two mark the beginning and the end
 EXTREME_ASPECT = 2.5  # of the longer side to the shorter: the centre crop then loses most of the image
 
@@ -216,6 +217,11 @@ def uses_template(picture: SourcePicture, recipe: DatasetRecipe) -> bool:
     return bool(picture.attributes) or set(columns_of(recipe.template)) <= set(MEASURED_COLUMNS)
 
 
+def names_measured(template: str, picture: SourcePicture) -> bool:
+    """Whether a template names a column that the check measures; one of the table's of the same name comes first."""
+    return bool({*columns_of(template)} & {*MEASURED_COLUMNS} - {*picture.attributes})
+
+
 def caption_of(
     picture: SourcePicture, recipe: DatasetRecipe, edits: EditLog, facts: PictureFacts | None
 ) -> tuple[str, str]:
@@ -223,7 +229,7 @@ def caption_of(
     if picture.key in edits.captions:
         return edits.captions[picture.key], YOUR_EDIT
     if recipe.template and uses_template(picture, recipe):
-        return fill_template(recipe.template, with_measured(picture.attributes, facts)), N_("the template")
+        return fill_template(recipe.template, with_measured(picture.attributes, facts)), TEMPLATE
     if picture.caption:
         return picture.caption, picture.caption_from
     if recipe.default_caption.strip():
@@ -247,9 +253,10 @@ def make_row(
     fixed = caption_from != picture.caption_from
     of_source = tuple(p for p in picture.problems if not (fixed and p.code.startswith("caption")))
     found = [*(facts.problems if facts else ()), *of_source]
+    awaits_check = facts is None and caption_from == TEMPLATE and names_measured(recipe.template or "", picture)
     if caption:
         found += _length_problems(caption, count_tokens)
-    elif not any(problem.code.startswith("caption") for problem in of_source):
+    elif not awaits_check and not any(problem.code.startswith("caption") for problem in of_source):
         found.append(_no_caption() if picture.caption is None and not fixed else _empty_caption())
     if facts is not None and facts.is_usable:
         found += _size_problems(facts, recipe, buckets)
@@ -265,6 +272,7 @@ def make_row(
         excluded=picture.key in edits.excluded,
         starred=picture.key in edits.starred,
         focus=edits.focus.get(picture.key),
+        awaits_check=awaits_check,
     )
 
 

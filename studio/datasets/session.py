@@ -16,7 +16,7 @@ from studio.core.text import counted
 from studio.datasets.checker import CheckProgress, PictureChecker
 from studio.datasets.library import FILES, DatasetLibrary, HeldDataset, HeldDatasets
 from studio.datasets.opened import OpenedDataset
-from studio.datasets.rows import CountTokens
+from studio.datasets.rows import CountTokens, check_template
 from studio.datasets.source import DatasetRecipe, DatasetRow
 from studio.datasets.upload import NOT_TAKEN, DroppedFile, common_folder, keep_not_taken, only_folder, take_files
 from studio.datasets.walk import OnProgress
@@ -184,12 +184,7 @@ class DatasetSession:
         return self._read(name, is_last=True)
 
     def open_folder(
-        self,
-        typed: str,
-        *,
-        resolution: int | None = None,
-        name: str = "",
-        on_progress: OnProgress | None = None,
+        self, typed: str, *, resolution: int | None = None, name: str = "", on_progress: OnProgress | None = None
     ) -> OpenedDataset:
         """Open a folder where it is: as the dataset that reads it already, or as a new one.
 
@@ -256,11 +251,13 @@ class DatasetSession:
         """Read the dataset in another way; edits stay.
 
         Raises:
-            DatasetError: where the source cannot be read so; the recipe stays as it was.
+            DatasetError: where the source cannot be read so, or has no column that the template names; the recipe
+                stays as it was.
         """
         with self._reading:
             before = self.opened
             opened = OpenedDataset(before.name, before.folder, recipe, count_tokens=self.count_tokens)
+            check_template(recipe.template or "", opened.columns)
             self.library.save_recipe(before.name, recipe)
             self._put(opened, is_last=True)
         return opened

@@ -139,6 +139,7 @@ class DatasetRow:
         excluded: whether the user took it out.
         starred: whether the user marked it.
         focus: around which its crop lies, where the user moved it; None for the centre.
+        awaits_check: its caption is not whole yet, as the template names what the check measures.
     """
 
     key: str
@@ -152,6 +153,12 @@ class DatasetRow:
     excluded: bool
     starred: bool = False
     focus: Focus | None = None
+    awaits_check: bool = False
+
+    @property
+    def lacks_caption(self) -> bool:
+        """Whether it has no caption, nor gets one from the check."""
+        return not (self.caption or self.awaits_check)
 
     @property
     def columns(self) -> Mapping[str, str]:

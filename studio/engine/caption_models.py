@@ -1,7 +1,7 @@
 """Image-to-text models: which kinds are read, which are recommended, which of their files are needed. No torch.
 
-Only what transformers carries itself is read: a model's own code is never run, and a pickle never loaded. Taggers such
-as WD need timm or ONNX Runtime, and name what drawings of people show: they are not among them.
+Only what transformers carries itself is read, and WD taggers, by ONNX Runtime: a model's own code is never run, and a
+pickle never loaded.
 """
 
 import json
@@ -22,6 +22,8 @@ CONFIG = "config.json"
 WEIGHTS, SHARDS = "model.safetensors", "model.safetensors.index.json"
 PROCESSOR_FILES = {"preprocessor_config.json", "processor_config.json"}
 TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt"}
+TAGGER_WEIGHTS, TAGGER_TAGS = "model.onnx", "selected_tags.csv"
+TAGGER = "wd-tagger"
 _SMALL_FILE = re.compile(r"[\w\-.]+\.(json|txt|jinja|model)")
 
 
@@ -76,7 +78,15 @@ RECOMMENDED: tuple[RecommendedCaptioner, ...] = (
         "Llama 3.1",
         N_("long captions made for training; needs a large GPU"),
     ),
+    RecommendedCaptioner(
+        "SmilingWolf/wd-vit-tagger-v3", 0.4, "Apache 2.0", N_("tags of anime drawings; quick without a GPU")
+    ),
 )
+
+
+def is_tagger(names: Collection[str]) -> bool:
+    """Whether a model of these files is a WD tagger, whatever its configuration says."""
+    return {TAGGER_WEIGHTS, TAGGER_TAGS} <= {*names}
 
 
 def caption_kind(model: str, config: Mapping[str, object]) -> str:
@@ -111,11 +121,15 @@ def caption_kind(model: str, config: Mapping[str, object]) -> str:
 
 
 def needed_caption_files(model: str, config: Mapping[str, object], names: Collection[str]) -> tuple[str, ...]:
-    """What transformers reads of a model's files: configuration, tokenizer, weights.
+    """What is read of a model's files: configuration, tokenizer, weights; of a tagger, weights and tags.
 
     Raises:
         ModelError: where it is of another kind, or has its weights as a pickle only, or not at all.
     """
+    if is_tagger(names):
+        return (TAGGER_TAGS, TAGGER_WEIGHTS)
+    if not config and TAGGER_TAGS in names:
+        raise _without(model, {TAGGER_WEIGHTS})
     caption_kind(model, config)
     small = sorted(name for name in names if _SMALL_FILE.fullmatch(name) and name != SHARDS)
     for one_of in (PROCESSOR_FILES, TOKENIZER_FILES):
@@ -148,6 +162,7 @@ CAPTIONER_LAYOUT = ModelLayout(
     index=CONFIG,
     needed=needed_caption_files,
     without_index=N_("{repository} has no config.json, so it is no model for captions. Choose another model."),
+    instead=TAGGER_TAGS,
 )
 
 
@@ -181,17 +196,20 @@ def assert_captioner_there(name: str) -> None:
 
 
 def check_captioner(folder: Path) -> str:
-    """Make sure, as far as it is cheap to tell, that a folder is a whole captioner; its kind.
+    """Make sure, as far as it is cheap to tell, that a folder is a whole captioner; its kind, or `TAGGER`.
 
     Raises:
         ModelError: where it is not.
     """
-    config = read_config(folder)
     names = {path.name for path in folder.iterdir()}
+    without_config = is_tagger(names) or CAPTIONER_LAYOUT.index_in(names) == TAGGER_TAGS
+    config = {} if without_config else read_config(folder)
     for name in needed_caption_files(folder.name, config, names):
+        if name in (TAGGER_WEIGHTS, TAGGER_TAGS) or name.endswith(".safetensors"):
+            _assert_no_pointer(folder / name)
         if name.endswith(".safetensors"):
             _assert_weights(folder / name)
-    return caption_kind(folder.name, config)
+    return TAGGER if is_tagger(names) else caption_kind(folder.name, config)
 
 
 def read_config(folder: Path) -> Mapping[str, object]:
@@ -215,12 +233,15 @@ def read_config(folder: Path) -> Mapping[str, object]:
     return config
 
 
-def _assert_weights(path: Path) -> None:
+def _assert_no_pointer(path: Path) -> None:
     with open_file(path) as file:
         if file.read(32).startswith(b"version https://git-lfs"):
             raise ModelError(
                 _("{path} is a Git LFS pointer, not the weights themselves: fetch them with `git lfs pull`.", path=path)
             )
+
+
+def _assert_weights(path: Path) -> None:
     try:
         read_header(path)
     except WeightsFileError as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -16,20 +16,30 @@ from studio.core.language import _
 from studio.core.results import PrecisionDecision
 from studio.core.settings import PrecisionName
 from studio.core.text import gigabytes
-from studio.engine.caption_models import CAPTION_KINDS, check_captioner, find_captioner
+from studio.engine.caption_models import CAPTION_KINDS, TAGGER, check_captioner, find_captioner
 from studio.engine.device import DTYPES, assert_precision, decide_precision, pick_device, prepare_device
 from studio.engine.hub_download import DownloadProgress, DownloadWatcher
+
+if TYPE_CHECKING:
+    from studio.engine.tagger import Tagger
 
 TOP_P = 0.9
 
 
 def load_captioner(
-    name: str, *, precision: PrecisionName, cpu: bool, say: Callable[[str], None], should_stop: Callable[[], bool]
-) -> "Captioner":
+    name: str,
+    *,
+    precision: PrecisionName,
+    cpu: bool,
+    thresholds: tuple[float, float],
+    say: Callable[[str], None],
+    should_stop: Callable[[], bool],
+) -> "Captioner | Tagger":
     """Find a captioner, download it where needed, and load it.
 
     Args:
         name: as `find_captioner` takes it.
+        thresholds: of a tagger's general tags, and of its characters.
         say: told how far a download is.
 
     Raises:
@@ -49,6 +59,10 @@ def load_captioner(
         )
 
     folder = find_captioner(name, DownloadWatcher(progress, should_stop))
+    if check_captioner(folder) == TAGGER:
+        from studio.engine.tagger import Tagger  # no other model needs ONNX Runtime
+
+        return Tagger(folder, general_threshold=thresholds[0], character_threshold=thresholds[1])
     device = pick_device(cpu_only=cpu)
     prepare_device(device)
     return Captioner(folder, device=device, precision=decide_precision(device.type, precision))
@@ -56,6 +70,8 @@ def load_captioner(
 
 class Captioner:
     """A loaded model. Not safe for threads."""
+
+    says_tags = False
 
     def __init__(self, folder: Path, *, device: torch.device, precision: PrecisionDecision) -> None:
         """Load it.

@@ -3,7 +3,6 @@
 How they are named is below; which of their files are needed, in `model_folder`.
 """
 
-import json
 import logging
 import os
 import re
@@ -174,18 +173,19 @@ def local_snapshot(place: HubPlace, revision: str, layout: ModelLayout = DIFFUSE
     reference = place.reference(revision)
     commit = read_text(reference, errors="replace").strip() if reference.is_file() else revision
     folder = place.snapshot(commit)
-    try:
-        index = json.loads(read_text(folder / layout.index))
-    except (OSError, ValueError):
+    if not (index := layout.index_in({path.name for path in folder.glob("*")})):
         return None
-    return folder if isinstance(index, dict) and is_complete(folder, index, layout) else None
+    try:
+        return folder if is_complete(folder, layout.read_index(folder / index), layout) else None
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _download(place: HubPlace, revision: str, endpoint: str, watcher: DownloadWatcher, layout: ModelLayout) -> Path:
     """Ask what there is, fetch what is needed, and only then say that this revision is here."""
     info = _ask(place.repository, revision, endpoint)
     commit, files = _checked(info, place.repository)
-    if layout.index not in files:
+    if not layout.index_in(files):
         raise ModelError(_(layout.without_index, repository=place.repository))
     with _only_download(place):
         return _fetch_needed(place, commit, endpoint, files, watcher, revision=revision, layout=layout)
@@ -202,15 +202,15 @@ def _fetch_needed(
     layout: ModelLayout,
 ) -> Path:
     """The index first: it tells whether the rest is worth the wait."""
-    folder = place.snapshot(commit)
-    Download(place, commit, endpoint, [files[layout.index]], DownloadWatcher(cancelled=watcher.cancelled)).run()
+    folder, name = place.snapshot(commit), layout.index_in(files)
+    Download(place, commit, endpoint, [files[name]], DownloadWatcher(cancelled=watcher.cancelled)).run()
     try:
-        index = dict(json.loads(read_text(folder / layout.index)))
+        index = layout.read_index(folder / name)
     except (ValueError, TypeError) as error:
         raise ModelError(
             _(
                 "The {file} of {repository} cannot be read. Choose another model.",
-                file=layout.index,
+                file=name,
                 repository=place.repository,
             )
         ) from error

@@ -94,11 +94,25 @@ class ModelLayout:
         needed: of a model's name, what its index says and all its files, those that are needed; raises ModelError where
             it is of another kind or incomplete.
         without_index: what is said of a `{repository}` that has no index; in English.
+        instead: a file that is enough where there is no index, which then says nothing.
     """
 
     index: str
     needed: Callable[[str, Mapping[str, object], Collection[str]], tuple[str, ...]]
     without_index: str
+    instead: str = ""
+
+    def index_in(self, names: Collection[str]) -> str:
+        """Which of a model's files is its index; "" where it has none."""
+        return next((name for name in (self.index, self.instead) if name in names), "")
+
+    def read_index(self, path: Path) -> Mapping[str, object]:
+        """What an index says.
+
+        Raises:
+            OSError, ValueError, TypeError: where it cannot be read.
+        """
+        return {} if path.name == self.instead else dict(json.loads(read_text(path)))
 
 
 DIFFUSERS_LAYOUT = ModelLayout(

@@ -325,3 +325,25 @@ def test_the_box_can_be_used_by_keyboard_and_has_its_name(page: Page) -> None:
     page.keyboard.press("Escape")
     expect(caption(page)).not_to_be_focused()
     expect(caption(page)).to_have_value("found 2")
+
+
+def test_several_captions_of_an_image_have_no_tags_of_one(
+    studio: RunningStudio, open_page: OpenPage, source: Path
+) -> None:
+    page = open_page(studio, ready=False)
+    open_dataset(page, source)
+    chips, new_tag = page.locator("#dataset-caption .chip"), page.locator("#dataset-caption .new-tag")
+    thumb(page, "0.png").click()
+    caption(page).fill("a boot, red")
+    expect(chips).to_have_text(["a boot ✕", "red ✕"])
+    expect(new_tag).to_be_enabled()
+    caption(page).fill("a boot, red || red boots, new")
+    expect(chips).to_have_count(0)
+    expect(new_tag).to_be_disabled()
+    thumb(page, "1.png").click()
+    expect(new_tag).to_be_enabled()
+    thumb(page, "0.png").click()
+    expect(caption(page)).to_have_value("a boot, red || red boots, new")
+    expect(new_tag).to_be_disabled()
+    caption(page).fill("1girl, ||_||")
+    expect(chips).to_have_text(["1girl ✕", "||_|| ✕"])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from studio.core.errors import DatasetError
 from studio.datasets.bulk import BulkChange, change_caption, changed_captions, describe, with_tag, without_tag
 from studio.datasets.captions import alternatives_of
 from tests.datasets.rows import make_row
@@ -36,7 +37,7 @@ def test_a_caption_becomes_what_is_asked(caption: str, change: dict[str, object]
 
 def test_only_what_changes_is_named() -> None:
     rows = [make_row("a", "a shoe"), make_row("b", "a boot")]
-    assert changed_captions(rows, BulkChange(find="shoe", replace="boot")) == {"a": "a boot"}
+    assert changed_captions(rows, lambda caption: caption.replace("shoe", "boot")) == {"a": "a boot"}
 
 
 def test_the_undo_button_says_what_was_done() -> None:
@@ -57,3 +58,10 @@ def test_each_of_several_captions_is_changed() -> None:
 def test_a_tag_of_bars_is_no_end_of_a_caption() -> None:
     assert alternatives_of("1girl, ||_||, hat") == ("1girl, ||_||, hat",)
     assert without_tag("1girl, ||_||, hat", "hat") == "1girl, ||_||"
+
+
+def test_captions_that_are_not_complete_are_not_changed() -> None:
+    rows = [make_row("a", "a shoe"), make_row("b", "a shoe", awaits_check=True)]
+    with pytest.raises(DatasetError, match="captions of 1 image are not complete yet"):
+        changed_captions(rows, str.upper)
+    assert changed_captions(rows[:1], str.upper) == {"a": "A SHOE"}

@@ -18,17 +18,20 @@ from studio.datasets.captioning import (
     begin_captioning,
     dataset_of,
     finished_caption,
+    finished_tags,
     latest_of,
     open_dataset,
     read_caption_settings,
     read_captions,
     take_captions,
 )
+from studio.datasets.library import DatasetLibrary
 from studio.datasets.opened import OpenedDataset
 from studio.jobs.folder import ask, read_status
 from tests.command_line import studio
 from tests.datasets.bad_inputs import encoded, picture
 from tests.engine.caption_files import IMAGE, WORDS, save_captioner
+from tests.engine.tagger_files import save_tagger
 
 KEYS = ("a.png", "b.png", "c.png", "d.png")
 
@@ -38,6 +41,7 @@ class Sayer:
     """Says how large an image is, and does something after each."""
 
     after: Callable[[int], None] = lambda number: None
+    says_tags: bool = False
     seen: list[tuple[int, int]] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
 
@@ -98,6 +102,25 @@ def test_all_means_all_that_are_not_excluded(place: UserData) -> None:
     folder = begin(place, which="all")
     run_captioning(folder, place, Sayer().load)
     assert set(read_captions(folder)) == {"a.png", "b.png", "d.png"}
+
+
+def test_captions_that_a_template_makes_are_not_missing(place: UserData) -> None:
+    """Not even where it is all measured, and this process has checked no image."""
+    library = DatasetLibrary(place.datasets)
+    recipe = opened(place).recipe
+    library.save_recipe("shoes", recipe.model_copy(update={"template": "{orientation}"}))
+    with pytest.raises(DatasetError, match="Every image of shoes has a caption"):
+        begin(place)
+    folder = begin(place, which="all")
+    run_captioning(folder, place, Sayer().load)
+    assert take_captions(opened(place), folder) == 4
+    library.save_recipe("shoes", recipe)
+    opened(place).undo()
+    folder = begin(place)
+    run_captioning(folder, place, Sayer().load)
+    library.save_recipe("shoes", recipe.model_copy(update={"template": "{orientation}"}))
+    with pytest.raises(DatasetError, match="no caption to take"):
+        take_captions(opened(place), folder)
 
 
 def test_nothing_to_do_is_said_before_a_job_is_made(place: UserData) -> None:
@@ -224,6 +247,26 @@ def test_what_becomes_of_what_a_model_says(said: str, settings: dict[str, str], 
     assert finished_caption(said, CaptionSettings(dataset="x", **settings)) == caption  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("said", "settings", "caption"),
+    [
+        ("1girl, red hat, hat, :d, ||_||", {"leave_out": "HAT"}, "1girl, red hat, :d, ||_||"),
+        ("1girl, ;)", {"prefix": "sks", "suffix": ", solo, 1girl"}, "sks, 1girl, ;), solo"),
+        ("sks, 1girl", {"prefix": "sks,"}, "sks, 1girl"),
+        ("hat", {"leave_out": "hat", "prefix": "sks"}, ""),
+        ("", {"prefix": "sks"}, ""),
+    ],
+)
+def test_what_becomes_of_tags(said: str, settings: dict[str, str], caption: str) -> None:
+    assert finished_tags(said, CaptionSettings(dataset="x", **settings)) == caption  # type: ignore[arg-type]
+
+
+def test_tags_of_a_job_are_left_out_whole(place: UserData) -> None:
+    folder, sayer = begin(place, leave_out="a photo", prefix="sks"), Sayer(says_tags=True)
+    run_captioning(folder, place, sayer.load)
+    assert read_captions(folder)["a.png"].candidates == ("sks, a photo of 100 by 120 0",)
+
+
 def test_the_newest_job_of_a_dataset_is_found_and_damaged_ones_are_passed_over(place: UserData) -> None:
     first = begin(place)
     second = begin(place)
@@ -273,6 +316,27 @@ def test_the_command_captions_a_folder_with_a_real_model(place: UserData, tmp_pa
     again = studio("dataset", "caption", str(tmp_path / "shoes"), *given, user_data=place.root)
     assert again.returncode == 2
     assert "has a caption" in again.stderr
+
+
+def test_the_command_tags_a_folder_with_a_real_tagger(place: UserData, tmp_path: Path) -> None:
+    for number, colour in enumerate(((255, 0, 0), (0, 0, 255))):
+        Image.new("RGB", (100, 100), colour).save(tmp_path / "shoes" / KEYS[2 * number])
+    given = ["--model", str(save_tagger(tmp_path / "tagger")), "--character-threshold", "0.6", "--cpu"]
+    ended = studio(
+        "dataset",
+        "caption",
+        str(tmp_path / "shoes"),
+        *given,
+        "--leave-out",
+        ":D",
+        "--prefix",
+        "sks",
+        user_data=place.root,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert opened(place).row("a.png").caption == "sks, hatsune miku, red shoes"
+    assert opened(place).row("b.png").caption == "a boot"
+    assert opened(place).row("c.png").caption == "sks, hatsune miku, blue shoes"
 
 
 def test_a_job_is_known_by_its_folder_however_it_is_typed(

@@ -420,3 +420,27 @@ def test_the_longest_of_several_captions_counts(source: Path, tmp_path: Path, ch
     assert "caption too long" not in codes(dataset, "a.png")
     dataset.set_caption("a.png", f"{words} {words} || a shoe")
     assert "caption too long" in codes(dataset, "a.png")
+
+
+def test_a_caption_from_what_is_measured_is_complete_once_its_image_is_checked(
+    source: Path, tmp_path: Path, checker: PictureChecker
+) -> None:
+    dataset = open_dataset(source, tmp_path / "data", template="{orientation}")
+    assert [(row.caption, row.awaits_check, row.lacks_caption) for row in dataset.rows[:2]] == [("", True, False)] * 2
+    assert not any(problem.code.startswith("caption") for problem in dataset.row("a.png").problems)
+    dataset.set_caption("b.png", "my own")
+    assert not dataset.row("b.png").awaits_check
+    dataset.check(checker)
+    assert dataset.row("a.png").caption == "square"
+    assert not any(row.awaits_check for row in dataset.rows)
+    assert open_dataset(source, tmp_path / "data", template="a shoe").row("a.png").awaits_check is False
+
+
+def test_a_column_of_the_table_with_the_name_of_a_measured_one_waits_for_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "table"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(encoded(picture(), "PNG"))
+    (folder / "table.csv").write_text("file,colour\na.png,red\n", encoding="utf-8")
+    dataset = open_dataset(folder, tmp_path / "data", template="{colour} shoe")
+    assert (dataset.row("a.png").caption, dataset.row("a.png").awaits_check) == ("red shoe", False)
+    assert open_dataset(folder, tmp_path / "data", template="{colour} {ground}").row("a.png").awaits_check

@@ -146,6 +146,39 @@ def test_missing_weights_are_named(folders: dict[str, Path], tmp_path: Path) -> 
         load(folder)
 
 
+@pytest.mark.parametrize(
+    ("gone", "named"),
+    [
+        ("processor_config.json", "preprocessor_config.json"),
+        ("tokenizer*", "tokenizer.json"),
+        ("model.safetensors", "model.safetensors"),
+        ("config.json", "config.json"),
+    ],
+)
+def test_half_a_captioner_says_which_file_it_lacks(
+    folders: dict[str, Path], tmp_path: Path, gone: str, named: str
+) -> None:
+    folder = shutil.copytree(folders["blip"], tmp_path / "model")
+    for file in folder.glob(gone):
+        file.unlink()
+    with pytest.raises(ModelError, match=rf"has no {named}"):
+        check_captioner(folder)
+
+
+def test_a_captioner_without_one_of_its_shards_is_not_whole(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(folders["blip"], tmp_path / "model")
+    BlipForConditionalGeneration.from_pretrained(folder).save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    (folder / "model.safetensors").unlink()
+    for file in (tmp_path / "shards").glob("model*"):
+        shutil.copy(file, folder)
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    assert load(folder).caption(picture(), max_new_tokens=4)
+    shards[-1].unlink()
+    with pytest.raises(ModelError, match="Files of the model model are missing"):
+        check_captioner(folder)
+
+
 def test_weights_that_are_cut_short_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(folders["git"], tmp_path / "model")
     file = folder / "model.safetensors"

@@ -51,6 +51,16 @@ def test_each_caption_is_saved_or_refused_by_itself(session: DatasetSession) -> 
     assert [row.caption for row in session.opened.rows] == ["new a", "found b", "c"]
 
 
+def test_of_several_captions_the_longest_is_counted(session: DatasetSession) -> None:
+    (saved,) = saver(session)([typed("a.png", "a boot || a red boot")])["saved"]
+    assert saved["words"].startswith("10 of 75 tokens")
+    assert not saved["over"]
+    (saved,) = saver(session)([typed("a.png", f"{'a' * 50} || {'b' * 50}", number=2)])["saved"]
+    assert not saved["over"]
+    (saved,) = saver(session)([typed("a.png", f"a || {'b' * 80}", number=3)])["saved"]
+    assert saved["over"]
+
+
 def test_a_full_disk_is_said_of_each_caption(session: DatasetSession) -> None:
     (session.library.place("shoes") / "edits.jsonl").mkdir()  # cannot be written
     answer = saver(session)([typed("a.png", "new")])

@@ -16,9 +16,9 @@ from studio.datasets.query import STARRED, DatasetQuery
 from studio.datasets.rows import Bucket, assign_bucket
 from studio.datasets.session import DatasetSession
 from studio.ui.datasets.browser import changed_facets, read_facets, render_page
-from studio.ui.datasets.detail import move_crop
+from studio.ui.datasets.detail import Subject, move_crop
 from studio.ui.datasets.html import large_picture
-from studio.ui.datasets.selected import SelectedAct, do, read_act
+from studio.ui.datasets.selected import SelectedAct, do, read_act, toggle_excluded
 from tests.datasets.bad_inputs import encoded, picture
 from tests.datasets.rows import make_facts
 
@@ -64,6 +64,28 @@ def test_each_act_is_about_all_and_undone_as_one(session: DatasetSession) -> Non
     assert [row.excluded for row in opened.rows] == [True, False, True]
     do(opened, act("include", "a.png", "b.png", "c.png"))
     assert not any(row.excluded for row in opened.rows)
+
+
+@pytest.mark.parametrize("shown_excluded", [False, True])
+def test_the_button_does_to_all_what_it_says_of_the_image_that_is_shown(
+    session: DatasetSession, shown_excluded: bool
+) -> None:
+    opened = session.opened
+    opened.set_excluded(["a.png" if shown_excluded else "b.png"], True)
+    asked = Subject("shoes", "a.png", beyond=False, selected=("a.png", "b.png", "c.png"))
+    assert toggle_excluded(opened, asked) == (1 if shown_excluded else 2)
+    assert [row.excluded for row in opened.rows] == [not shown_excluded] * 3
+
+
+def test_where_the_image_that_is_shown_is_not_selected_one_excluded_of_several_is_not_all(
+    session: DatasetSession,
+) -> None:
+    opened = session.opened
+    opened.set_excluded(["a.png", "b.png"], True)
+    asked = Subject("shoes", "a.png", beyond=False, selected=("b.png", "c.png"))
+    assert toggle_excluded(opened, asked) == 1
+    assert toggle_excluded(opened, asked) == 2
+    assert [row.excluded for row in opened.rows] == [True, False, False]
 
 
 def test_stars_are_on_the_thumbnails_and_filter(session: DatasetSession) -> None:
@@ -142,3 +164,10 @@ def test_a_place_outside_the_image_is_refused(session: DatasetSession, focus: ob
     with pytest.raises(DatasetError, match=r"no image gone\.png"):
         moved(session, [0.5, 0.5], key="gone.png")
     assert session.opened.row("a.png").focus is None
+
+
+def test_a_tag_waits_for_captions_that_are_not_complete(session: DatasetSession) -> None:
+    opened = session.change_recipe(session.opened.recipe.model_copy(update={"template": "{orientation} shoe"}))
+    with pytest.raises(DatasetError, match="not complete yet"):
+        do(opened, act("tag", "a.png", tag="red"))
+    assert not opened.next_undo

@@ -1,6 +1,6 @@
 """Edit captions in bulk: one change for all images that the filter shows, with a preview; and a table to type in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from studio.core.errors import DatasetError, StudioError
 from studio.core.language import _
 from studio.core.settings import parse_settings
 from studio.core.text import counted
-from studio.datasets.bulk import BulkChange, changed_captions, describe
+from studio.datasets.bulk import BulkChange, change_caption, changed_captions, describe
 from studio.datasets.session import DatasetSession
 from studio.ui.datasets.browser import info_of, label_of, read_query
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
@@ -19,6 +19,7 @@ from studio.ui.shell.parts import QUIET, paragraph, table, toasts
 from studio.ui.shell.selection import FieldErrors, error_box
 
 PREVIEWED = 20
+NO_TABLE: tuple[str, Mapping[str, str]] = ("", {})
 FIELDS = BulkChange.model_fields
 
 
@@ -81,14 +82,14 @@ def build() -> BulkPanel:
             max_height=480,
             elem_id="dataset-bulk-table",
         )
-    return BulkPanel(change, preview, apply, errors, words, load, grid, gr.State(""), save)
+    return BulkPanel(change, preview, apply, errors, words, load, grid, gr.State(NO_TABLE), save)
 
 
 def preview_words(session: DatasetSession, asked: BulkChange, values: dict[str, Any]) -> Markup:
     """What the change would do: how many captions, and the first of them before and after."""
     try:
         rows = session.opened.found(read_query(values))
-        changed = changed_captions(rows, asked)
+        changed = changed_captions(rows, lambda caption: change_caption(caption, asked))
     except StudioError as error:
         return paragraph("bad", error)
     captions = counted(len(rows), "caption", "captions")
@@ -106,9 +107,10 @@ def apply_change(session: DatasetSession, asked: BulkChange, values: dict[str, A
     """Change the captions, undone as one; how many.
 
     Raises:
-        DatasetError: where none would change.
+        DatasetError: where none would change, or one is not whole yet.
     """
-    changed = changed_captions(session.opened.found(read_query(values)), asked)
+    rows = session.opened.found(read_query(values))
+    changed = changed_captions(rows, lambda caption: change_caption(caption, asked))
     if not changed:
         raise DatasetError(_("No caption would change, so nothing was done."))
     return session.opened.set_captions(changed, what=describe(asked, len(changed)))
@@ -118,15 +120,27 @@ def _read_change(values: dict[str, Any]) -> BulkChange:
     return parse_settings(BulkChange, {name: values[name] for name in FIELDS if name in values})
 
 
-def save_table(session: DatasetSession, cells: object) -> int:
-    """Take over the table's captions, undone as one; how many changed.
+def read_table(cells: object) -> dict[str, str]:
+    """The captions of the table, by the images' keys.
 
     Raises:
         DatasetError: where it is no table of images and captions.
     """
     if not isinstance(cells, list) or not all(isinstance(row, list) and len(row) == 2 for row in cells):
         raise DatasetError(_("The table must have two columns, image and caption. Show it again."))
-    captions = {str(key): "" if caption is None else str(caption) for key, caption in cells if key}
+    return {str(key): "" if caption is None else str(caption) for key, caption in cells if key}
+
+
+def save_table(session: DatasetSession, typed: Mapping[str, str], shown: Mapping[str, str]) -> int:
+    """Take over the captions that were typed into the table, undone as one; how many changed.
+
+    Args:
+        shown: the captions as the table showed them: what was not touched stays as it is by now.
+
+    Raises:
+        DatasetError: where an image is not there, or a text is no caption; nothing is changed then.
+    """
+    captions = {key: caption for key, caption in typed.items() if caption != shown.get(key)}
     what = _("the table of {captions}", captions=counted(len(captions), "caption", "captions"))
     return session.opened.set_captions(captions, what=what)
 
@@ -157,24 +171,27 @@ def wire(
         with toasts():
             opened = session.named(read_subject(subject).dataset).opened
             rows = opened.page(read_query(values)).rows
-        cells = [[row.key, row.caption] for row in rows]
+        captions = {row.key: row.caption for row in rows}
         return {
-            panel.table: gr.update(value=cells, visible=True),
-            panel.table_of: opened.name,
+            panel.table: gr.update(value=[list(cell) for cell in captions.items()], visible=True),
+            panel.table_of: (opened.name, captions),
             panel.save: gr.update(interactive=True),
         }
 
-    def save(cells: object, table_of: str) -> str:
+    def save(cells: object, table_of: tuple[str, Mapping[str, str]]) -> dict[Any, Any]:
+        name, shown = table_of
         with toasts():
-            num_changed = save_table(session.named(table_of), cells)
+            typed = read_table(cells)
+            num_changed = save_table(session.named(name), typed, shown)
         captions = counted(num_changed, "caption", "captions")
-        return paragraph("good", _("{captions} of the table changed.", captions=captions))
+        words = paragraph("good", _("{captions} of the table changed.", captions=captions))
+        return {panel.words: words, panel.table_of: (name, typed)}
 
     def clear() -> dict[Any, Any]:
         return {
             panel.words: "",
             panel.table: gr.update(value=[], visible=False),
-            panel.table_of: "",
+            panel.table_of: NO_TABLE,
             panel.save: gr.update(interactive=False),
         }
 
@@ -187,4 +204,4 @@ def wire(
     errors.press(panel.preview.click, preview, inputs_kwargs=pressed, **said)
     then_refresh(errors.press(panel.apply.click, apply, inputs_kwargs=pressed, **said))
     panel.load.click(show_table, inputs_kwargs=looked_at, outputs=shown, js=SAVED_WITH_SUBJECT, **QUIET)
-    then_refresh(panel.save.click(save, [panel.table, panel.table_of], panel.words, **QUIET))
+    then_refresh(panel.save.click(save, [panel.table, panel.table_of], [panel.words, panel.table_of], **QUIET))

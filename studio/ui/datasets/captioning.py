@@ -76,8 +76,11 @@ def build() -> CaptioningBox:
         with gr.Row(elem_classes="fields"):
             for name in ("prefix", "suffix"):
                 form[name] = gr.Textbox(**_words(name))
+        with gr.Row(elem_classes="fields"):
             for name in ("num_candidates", "max_new_tokens"):
                 form[name] = gr.Number(FIELDS[name].default, precision=0, **_words(name))
+            for name in ("general_threshold", "character_threshold"):
+                form[name] = gr.Number(FIELDS[name].default, step=0.05, **_words(name))
         start = gr.Button(_("Caption the images"), elem_id="dataset-captioning-start", variant="primary")
         errors = error_box("dataset-captioning")
         result = live_html("dataset-captioning", js_on_load=_CLICKS)

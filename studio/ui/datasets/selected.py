@@ -15,9 +15,10 @@ from studio.core.language import N_, _
 from studio.core.paths import assets_folder
 from studio.core.records import Record
 from studio.core.text import counted, template
-from studio.datasets.bulk import tags_of, with_tag, without_tag
+from studio.datasets.bulk import changed_captions, tags_of, with_tag, without_tag
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.session import DatasetSession
+from studio.ui.datasets.detail import Subject
 from studio.ui.shell.parts import QUIET, toast, toasts
 
 _template = template("ui/templates/datasets.html")
@@ -70,6 +71,17 @@ def do(opened: OpenedDataset, asked: SelectedAct) -> int:
     return switches[asked.act]()
 
 
+def toggle_excluded(opened: OpenedDataset, asked: Subject) -> int:
+    """Exclude the images of a press, or include them, as its button says of the one that is shown; how many changed.
+
+    Raises:
+        DatasetError: where there is none, or it is gone.
+    """
+    named = (asked.key,) if asked.key in asked.keys else asked.keys
+    excluded = all(opened.row(key).excluded for key in named)
+    return opened.set_excluded(asked.keys, not excluded)
+
+
 def report(opened: OpenedDataset, num_changed: int) -> None:
     """Say what was done to several images; of one it is seen."""
     if num_changed > 1:
@@ -79,10 +91,10 @@ def report(opened: OpenedDataset, num_changed: int) -> None:
 def _change_tags(opened: OpenedDataset, asked: SelectedAct, change: Callable[[str, str], str], message: str) -> int:
     if not tags_of(asked.tag):
         raise DatasetError(_("Type the tag first."))
-    captions = {key: change(opened.row(key).caption, asked.tag) for key in asked.keys}
-    changed = {key: caption for key, caption in captions.items() if caption != opened.row(key).caption}
+    rows = [opened.row(key) for key in dict.fromkeys(asked.keys)]
+    changed = changed_captions(rows, lambda caption: change(caption, asked.tag))
     if not changed:
-        raise DatasetError(_("No caption of {images} would change.", images=counted(len(captions), "image", "images")))
+        raise DatasetError(_("No caption of {images} would change.", images=counted(len(rows), "image", "images")))
     captions_changed = counted(len(changed), "caption", "captions")
     return opened.set_captions(changed, what=_(message, tag=asked.tag.strip(), captions=captions_changed))
 

@@ -246,9 +246,7 @@ def _acts(detail: dataset_detail.Detail) -> dict[gr.Button, Callable[[DatasetSes
     """What each button does to the selected images, else to the one that the page shows, or to the dataset."""
 
     def toggle(page: DatasetSession, asked: Subject) -> None:
-        said = (asked.key,) if asked.key in asked.keys else asked.keys  # the button says it of the image that is shown
-        excluded = all(page.opened.row(key).excluded for key in said)
-        dataset_selected.report(page.opened, page.opened.set_excluded(asked.keys, not excluded))
+        dataset_selected.report(page.opened, dataset_selected.toggle_excluded(page.opened, asked))
 
     def reset(page: DatasetSession, asked: Subject) -> None:
         dataset_selected.report(page.opened, page.opened.reset_captions(asked.keys))
