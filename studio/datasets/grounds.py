@@ -21,7 +21,8 @@ from studio.datasets.checker import PictureChecker
 from studio.datasets.inspection import measure_border_whiteness, png_of
 from studio.datasets.opened import OpenedDataset
 from studio.images.decoding import open_rgb
-from studio.images.grounds import GroundSettings, change_ground
+from studio.images.grounds import change_ground
+from studio.images.records import GroundSettings
 
 MASKS = "masks"
 PROPOSED = "grounds"
@@ -67,6 +68,12 @@ class GroundWork:
     def running(self) -> bool:
         """Whether images are being changed now."""
         return not self.done.is_set()
+
+    @property
+    def words(self) -> str:
+        """How far it is."""
+        num_made, num_images = len(self.made), len(self.keys)
+        return _("{num_made:,} of {num_images:,} images are ready.", num_made=num_made, num_images=num_images)
 
     @property
     def results(self) -> list[GroundResult]:

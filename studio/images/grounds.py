@@ -1,19 +1,14 @@
 """The subject of an image cut out of its ground: put on pure white, centred, larger or smaller, or as a mask."""
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Le
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from pydantic import Field
-from scipy import ndimage
 
-from studio.core.errors import PictureFileError
-from studio.core.language import N_
-from studio.core.settings import Settings
-from studio.images.scores.subject import border_width, find_subject, make_working
+from studio.images.cutout import Cutout, cut_out
+from studio.images.records import GroundSettings
+from studio.images.scores.subject import border_width
 
 STRIP = 256
 """Rows that are computed at once: a large image then takes little memory."""
@@ -23,30 +18,6 @@ _SHADOW_BLUR = 1 / 60
 Grey = NDArray[np.uint8]
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-
-
-class GroundSettings(Settings):
-    """What becomes of an image's ground, and of the subject's place in it."""
-
-    white: bool = Field(
-        True, title=N_("White background"), description=N_("Replaces the background with pure white, with a soft edge.")
-    )
-    shadow: bool = Field(
-        False, title=N_("Keep the shadow"), description=N_("What is darker than the background beside the subject.")
-    )
-    subject_percent: Annotated[int, Ge(0), Le(100)] = Field(
-        0,
-        title=N_("Subject size (%)"),
-        description=N_(
-            "Centres the subject and cuts the image so that it takes this much of its width or height, such as 80. "
-            "0 leaves it as it is."
-        ),
-    )
-    masks: bool = Field(
-        False,
-        title=N_("Write masks"),
-        description=N_("Grey images for a training's Masks: white where the subject is."),
-    )
 
 
 @dataclass(frozen=True)
@@ -72,55 +43,6 @@ def change_ground(image: Image.Image, settings: GroundSettings) -> ChangedImage:
         paper = _framed(Image.fromarray(changed_HWC), window)
     mask = Image.fromarray(cutout.alpha_HW).crop(window)  # black beyond the image
     return ChangedImage(paper, mask)
-
-
-@dataclass(frozen=True)
-class Cutout:
-    """Where the subject is, and what would be behind it.
-
-    Attributes:
-        alpha_HW: how much of each pixel is the subject's, of 255.
-        ground_HWC: RGB of the ground, also where the subject hides it.
-    """
-
-    alpha_HW: Grey
-    ground_HWC: Pixels
-
-
-def cut_out(pixels_HWC: Pixels) -> Cutout:
-    """Tell the subject of a uint8 RGB image from its ground.
-
-    Raises:
-        PictureFileError: where it cannot be told; the sentence says why.
-    """
-    height, width, __ = pixels_HWC.shape
-    working = make_working(pixels_HWC)
-    subject = find_subject(working)
-    if subject.mask_HW is None or subject.material_HW is None:
-        raise PictureFileError(subject.reason)
-    alpha = Image.fromarray(subject.material_HW.astype(np.uint8) * 255).resize(
-        (width, height), Image.Resampling.BICUBIC
-    )
-    ground_HWC = _ground_behind(working.rgb_HWC, ndimage.binary_dilation(subject.mask_HW, iterations=2))
-    ground = Image.fromarray(ground_HWC).resize((width, height), Image.Resampling.BICUBIC)
-    return Cutout(np.asarray(alpha), np.asarray(ground))
-
-
-def _ground_behind(rgb_HWC: Pixels, hidden_HW: NDArray[np.bool_]) -> Pixels:
-    """The ground, where it is hidden as it is around it: means over ever larger surroundings."""
-    known_HW = (~hidden_HW).astype(np.float32)
-    ground_HWC = rgb_HWC.astype(np.float32)
-    missing_HW = hidden_HW.copy()
-    sigma = 2.0
-    while missing_HW.any() and sigma < 4 * max(rgb_HWC.shape):
-        weight_HW = ndimage.gaussian_filter(known_HW, sigma)
-        near_HW = missing_HW & (weight_HW > 0.02)
-        for channel in range(3):
-            mean_HW = ndimage.gaussian_filter(rgb_HWC[..., channel] * known_HW, sigma) / np.maximum(weight_HW, 1e-6)
-            ground_HWC[..., channel][near_HW] = mean_HW[near_HW]
-        missing_HW &= ~near_HW
-        sigma *= 2
-    return np.clip(np.rint(ground_HWC), 0, 255).astype(np.uint8)
 
 
 def _on_white(pixels_HWC: Pixels, cutout: Cutout, *, shadow: bool) -> Pixels:

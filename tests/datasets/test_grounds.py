@@ -7,16 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from studio.cli.app import app
 from studio.core.errors import DatasetError
+from studio.core.paths import UserData
 from studio.datasets.checker import PictureChecker
 from studio.datasets.export import export_imagefolder
 from studio.datasets.grounds import MASKS, GroundChanger, GroundWork, use_copies
 from studio.datasets.inspection import measure_border_whiteness
+from studio.datasets.library import DatasetLibrary
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.snapshot import make_snapshot, with_masks
 from studio.datasets.source import DatasetRecipe
-from studio.images.grounds import GroundSettings
+from studio.images.records import GroundSettings
 from tests.images.scores.drawn import draw
 
 
@@ -134,3 +138,17 @@ def test_a_stop_keeps_what_is_made(opened: OpenedDataset, checker: PictureChecke
     work.stop.set()
     assert work.done.wait(60)
     assert len(work.results) < 3
+
+
+def test_the_command_puts_a_folder_on_white(tmp_path: Path) -> None:
+    source = tmp_path / "shoes"
+    source.mkdir()
+    Image.fromarray(draw("grey", side=256)).save(source / "a.png")
+    Image.new("RGB", (256, 256), "white").save(source / "b.png")
+    result = CliRunner().invoke(app, ["dataset", "ground", str(source), "--user-data", str(tmp_path / "data")])
+    assert result.exit_code == 0, result.output
+    assert "b.png: No subject stands out" in result.output
+    assert "Done: 1 image." in result.output
+    library = DatasetLibrary(UserData(tmp_path / "data").datasets)
+    copy = library.open("shoes", count_tokens=len).row("a.png").path
+    assert measure_border_whiteness(Image.open(copy)) == 1

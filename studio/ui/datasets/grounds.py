@@ -14,7 +14,7 @@ from studio.core.settings import parse_settings
 from studio.core.text import counted, template
 from studio.datasets.grounds import GroundResult, GroundWork, use_copies
 from studio.datasets.session import DatasetSession, SessionView
-from studio.images.grounds import GroundSettings
+from studio.images.records import GroundSettings
 from studio.ui.datasets.browser import info_of, label_of, read_query
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.shell.parts import QUIET, Part, live_html, paragraph, toast, toasts
@@ -107,7 +107,7 @@ def _shown(work: GroundWork, result: GroundResult) -> dict[str, object]:
 def _state_words(work: GroundWork, results: list[GroundResult]) -> str:
     num_left_out = sum(bool(result.problem) for result in results)
     if work.running:
-        return _("{num_made:,} of {num_images:,} images are ready.", num_made=len(results), num_images=len(work.keys))
+        return work.words
     words = [_("{images} to look at.", images=counted(len(results) - num_left_out, "image", "images"))]
     if num_left_out:
         words += [_("{images} could not be changed.", images=counted(num_left_out, "image", "images"))]
