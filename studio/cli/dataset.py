@@ -266,12 +266,14 @@ def ground(
     settings = read_options(context, GroundSettings)
     opened = DatasetLibrary(place.datasets).open(dataset_of(folder, place), count_tokens=len)
     checker = PictureChecker(place.cache / "picture-checks.db", place.cache / "dataset-thumbnails")
+    changer = GroundChanger(checker, place.cache / "command-line")
     try:
         keys = [row.key for row in opened.rows if not row.excluded]
-        work = GroundChanger(checker, place.cache / "command-line").begin(opened, keys, settings)
+        work = changer.begin(opened, keys, settings)
         while not work.done.wait(1):
             print(work.words, file=sys.stderr, flush=True)
     finally:
+        changer.close()
         checker.close()
     for result in work.results:
         if result.problem:

@@ -3,10 +3,9 @@
 import hashlib
 import io
 import shutil
-import sqlite3
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -133,6 +132,11 @@ class GroundChanger:
             work.stop.set()
             shutil.rmtree(work.folder, ignore_errors=True)  # a cache; what is being written now goes with the next one
 
+    def close(self) -> None:
+        """Stop all work."""
+        for work in tuple(self._works.values()):
+            work.stop.set()
+
     def _work(self, work: GroundWork, paths: dict[str, Path], background: str) -> None:
         def change(key: str) -> None:
             if work.stop.is_set():
@@ -147,7 +151,9 @@ class GroundChanger:
         try:
             with ThreadPoolExecutor(self._checker.num_workers) as pool:
                 list(pool.map(change, paths))
-        except (OSError, sqlite3.Error) as error:
+        except CancelledError:  # the workers were ended, as the studio ends
+            pass
+        except OSError as error:
             with for_later():
                 work.problem = system_error_message(error)
         finally:
@@ -219,8 +225,8 @@ def use_copies(opened: OpenedDataset, work: GroundWork, *, keys: Sequence[str] |
                 opened.folder / MASKS / f"{mask}-masklabel.png", read_file(work.folder / f"{result.stem}-masklabel.png")
             )
     if settings.white or settings.subject_percent:
-        copies = {result.key: read_file(work.folder / f"{result.stem}.png") for result in results}
-        images = next(iter(copies)) if len(copies) == 1 else counted(len(copies), "image", "images")
+        images = results[0].key if len(results) == 1 else counted(len(results), "image", "images")
+        copies = ((result.key, read_file(work.folder / f"{result.stem}.png")) for result in results)
         opened.use_copies(copies, what=describe(settings, images))
     for result in results:
         work.made.pop(result.key, None)

@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -285,15 +285,16 @@ class OpenedDataset:
             image = open_rgb(picture.path, background=self.recipe.background)
         except PictureFileError as error:
             raise DatasetError(_("{key} cannot be converted: {error}", key=key, error=error)) from error
-        self.use_copies({key: png_of(image)}, what=_("converted a copy of {key}", key=key))
+        self.use_copies([(key, png_of(image))], what=_("converted a copy of {key}", key=key))
         self.check(checker)
         return self.row(key).path
 
-    def use_copies(self, copies: Mapping[str, bytes], *, what: str) -> None:
-        """Keep these PNG files, by the keys of their images, and read them from now on; undone as one."""
-        names = {key: copy_name(self._picture(key).key, content) for key, content in copies.items()}
-        for key, name in names.items():
-            write_atomically(self.folder / CONVERTED / name, copies[key])
+    def use_copies(self, copies: Iterable[tuple[str, bytes]], *, what: str) -> None:
+        """Keep these PNG files, with the keys of their images, and read them from now on; undone as one."""
+        names = {}
+        for key, content in copies:
+            names[key] = copy_name(self._picture(key).key, content)
+            write_atomically(self.folder / CONVERTED / names[key], content)
         with self._lock:
             now = self._edits.converted
             changes = {key: TextChange(before=now.get(key), after=name) for key, name in names.items()}

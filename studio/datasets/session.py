@@ -300,8 +300,8 @@ class DatasetSession:
 
     def close(self) -> None:
         """Stop the checks and end their workers."""
-        self._held.close()
-        self.checker.close()
+        for part in (self.grounds, self._held, self.checker):
+            part.close()
 
     def _create(self, name: str, recipe: DatasetRecipe, on_progress: OnProgress | None = None) -> str:
         """Save a new dataset, once it has been seen that its source can be read."""

@@ -95,6 +95,30 @@ def test_used_images_are_read_by_training_and_export_and_are_undone_as_one(
     assert [row.path for row in again.rows] == [tmp_path / "images" / row.key for row in again.rows]
 
 
+def test_a_copy_of_a_jpeg_is_exported_as_the_png_that_it_is(tmp_path: Path, checker: PictureChecker) -> None:
+    source = tmp_path / "images"
+    source.mkdir()
+    Image.fromarray(draw("grey", side=256)).save(source / "a.jpg", quality=95)
+    opened = reopened(tmp_path, checker)
+    use_copies(opened, changed(opened, checker, tmp_path / "cache"))
+    opened.check(checker)
+    snapshot = make_snapshot("shoes", opened.recipe, opened.rows)
+    export_imagefolder(snapshot, tmp_path / "out", background="#ffffff", progress=lambda *_: None)
+    (exported,) = (tmp_path / "out").rglob("a.*")
+    assert exported.name == "a.png"
+    assert Image.open(exported).format == "PNG"
+
+
+def test_workers_that_end_meanwhile_end_the_work(opened: OpenedDataset, tmp_path: Path) -> None:
+    checker = PictureChecker(tmp_path / "other.db", tmp_path / "thumbnails", num_workers=1)
+    changer = GroundChanger(checker, tmp_path / "cache")
+    work = changer.begin(opened, [row.key for row in opened.rows], GroundSettings())
+    changer.close()
+    checker.close()
+    assert work.done.wait(60)
+    assert len(work.results) < 3
+
+
 def test_undo_goes_back_to_the_copy_before(opened: OpenedDataset, checker: PictureChecker, tmp_path: Path) -> None:
     key = "below/grey.png"
     use_copies(opened, changed(opened, checker, tmp_path / "cache"), keys=[key])

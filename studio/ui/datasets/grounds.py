@@ -135,6 +135,8 @@ def act(session: DatasetSession, sent: dict[str, str]) -> str:
         raise DatasetError(_("There is nothing like {act!r} to do.", act=wish))
     num_changed = use_copies(opened, work, keys=None if wish == "use all" else [sent.get("key", "")])
     session.check()  # the copies are other files
+    if not (work.running or work.results):
+        session.grounds.discard(opened.name)
     images = counted(num_changed, "image", "images")
     if work.settings.masks:
         masks = opened.folder / "masks"
