@@ -36,6 +36,8 @@ NEAR, NEAR_HOLE = 3.5, 1.8
 EDGE_RATIO, ROUGH_RATIO = 5.0, 2.0
 """Of what is usual in an image's rows and columns: from there on there is an edge, or another material."""
 MIN_EDGE, MIN_ROUGHNESS, MIN_NOISE = 1.5, 0.25, 2.0
+MIN_SLOPE = 2.5
+"""In multiples of the ground's noise from pixel to pixel: less is a shadow's, also on a ground without noise."""
 MIN_GROUND = 0.15
 MIN_PART, MIN_HOLE = 0.04, 0.0015
 
@@ -183,7 +185,8 @@ def _without_ground(
     by_model_HW = distance_from_ground(_blurred(lab_HWC), known_HW) * np.float32(NEAR / 4)
     away_HW = np.minimum(np.sqrt((off_HWC**2).sum(axis=-1)), by_model_HW)
     slope_HW = np.sqrt(sum(ndimage.sobel(off_HWC[..., c], axis) ** 2 for c in range(3) for axis in (0, 1))) / 8
-    edge_HW = slope_HW > max(6 * np.median(slope_HW[known_HW]), np.percentile(slope_HW[known_HW], 99.5))
+    usual_slopes = slope_HW[known_HW]
+    edge_HW = slope_HW > max(6 * np.median(usual_slopes), np.percentile(usual_slopes, 99.5), MIN_SLOPE)
     brightness_HW = (image_HWC * ground_HWC).sum(axis=-1) / np.maximum((ground_HWC**2).sum(axis=-1), 1)
     darker_HWC = np.minimum(brightness_HW, 1)[..., None] * ground_HWC
     off_shadow_HW = np.sqrt((((image_HWC - darker_HWC) @ whitening_CC) ** 2).sum(axis=-1))
