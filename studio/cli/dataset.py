@@ -1,4 +1,4 @@
-"""`python -m studio dataset`: the doctor of the Dataset tab, and captions by a model, from the command line."""
+"""`python -m studio dataset`: the doctor of the Dataset tab, captions by a model, backgrounds and masks."""
 
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ from studio.cli.options import (
     read_options,
 )
 from studio.core.errors import StudioError
-from studio.core.language import N_, _, number
+from studio.core.language import N_, _, number, said
 from studio.core.paths import UserData, locate_user_data, typed_path
 from studio.core.text import counted
 from studio.datasets.captioning import (
@@ -32,6 +32,7 @@ from studio.datasets.captioning import (
     take_captions,
 )
 from studio.datasets.source import LAYOUT_NAMES, DatasetRecipe, LayoutChoice
+from studio.images.records import GroundSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,9 @@ GROUPS: "dict[Severity, str]" = {
     "note": N_("Worth knowing"),
 }
 
-dataset_app = typer.Typer(no_args_is_help=True, help=_("Datasets: check a folder of images, and caption it."))
+dataset_app = typer.Typer(
+    no_args_is_help=True, help=_("Datasets: check a folder of images, caption it, put it on white.")
+)
 
 
 @dataset_app.command(help=_("Look at every image and caption of a folder; exit code 1 when something needs fixing."))
@@ -249,3 +252,41 @@ def _run_captioning(folder: CaptionFolder, place: UserData, *, as_job: bool) -> 
         raise
     print(file=sys.stderr)
     return end == "finished"
+
+
+@dataset_app.command(help=_("Put subjects on white, centre them, write masks; originals stay as they are."))
+def ground(
+    context: typer.Context,
+    folder: Annotated[str, typer.Argument(help=_("A folder of images, or the name of a dataset."))],
+    white: Annotated[bool, typer.Option(help=field_help(GroundSettings, "white"))] = True,
+    shadow: Annotated[bool, typer.Option(help=field_help(GroundSettings, "shadow"))] = False,
+    subject_percent: Annotated[
+        int, typer.Option("--subject-percent", help=field_help(GroundSettings, "subject_percent"))
+    ] = 0,
+    masks: Annotated[bool, typer.Option(help=field_help(GroundSettings, "masks"))] = False,
+    user_data: UserDataOption = None,
+) -> None:
+    """Change every image that is not excluded; the originals stay as they are."""
+    from studio.datasets.checker import PictureChecker
+    from studio.datasets.grounds import GroundChanger, use_copies
+    from studio.datasets.library import DatasetLibrary
+
+    place = locate_user_data(user_data)
+    settings = read_options(context, GroundSettings)
+    opened = DatasetLibrary(place.datasets).open(dataset_of(folder, place), count_tokens=len)
+    checker = PictureChecker(place.cache / "picture-checks.db", place.cache / "dataset-thumbnails")
+    changer = GroundChanger(checker, place.cache / "command-line")
+    try:
+        keys = [row.key for row in opened.rows if not row.excluded]
+        work = changer.begin(opened, keys, settings)
+        while not work.done.wait(1):
+            print(work.words, file=sys.stderr, flush=True)
+    finally:
+        changer.close()
+        checker.close()
+    for result in work.results:
+        if result.problem:
+            print(f"{result.key}: {said(result.problem)}")
+    if work.problem:
+        raise StudioError(said(work.problem))
+    print(_("Done: {images}.", images=counted(use_copies(opened, work), "image", "images")), file=sys.stderr)

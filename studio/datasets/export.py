@@ -248,10 +248,9 @@ def _files(
         progress(number, len(snapshot.entries))
         whole = (0, 0, entry.width, entry.height)
         crop = crops.get(entry.key, whole)
-        keep = (
-            crop == whole and not entry.needs_conversion and PurePosixPath(entry.key).suffix.lower() in _KEPT_SUFFIXES
-        )
-        name = _free_name(entry, taken, suffix=PurePosixPath(entry.key).suffix.lower() if keep else ".png")
+        suffix = PurePosixPath(entry.path).suffix.lower()  # not the key's: a copy is PNG
+        keep = crop == whole and not entry.needs_conversion and suffix in _KEPT_SUFFIXES
+        name = _free_name(entry, taken, suffix=suffix if keep else ".png")
         yield entry, name, _content(entry, crop=None if keep else crop, background=background)
     progress(len(snapshot.entries), len(snapshot.entries))
 

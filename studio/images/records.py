@@ -1,11 +1,17 @@
-"""What one look at an image file found: its figures, what is wrong with it, how bad that is, what one click can do."""
+"""What one look at an image file found: its figures, what is wrong with it, how bad that is, what one click can do.
+
+And what can be asked to be done about its background.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
+from annotated_types import Ge, Le
 from pydantic import Field
 
+from studio.core.language import N_
 from studio.core.records import KeptText, Record
+from studio.core.settings import Settings
 
 Severity = Literal["reject", "convert", "note"]
 
@@ -70,3 +76,27 @@ class PictureFacts(Record):
     def is_usable(self) -> bool:
         """Whether it can be trained on as it is read."""
         return not any(problem.severity == "reject" for problem in self.problems)
+
+
+class GroundSettings(Settings):
+    """What becomes of an image's ground, and of the subject's place in it."""
+
+    white: bool = Field(
+        True, title=N_("White background"), description=N_("Replaces the background with pure white, with a soft edge.")
+    )
+    shadow: bool = Field(
+        False, title=N_("Keep the shadow"), description=N_("What is darker than the background beside the subject.")
+    )
+    subject_percent: Annotated[int, Ge(0), Le(100)] = Field(
+        0,
+        title=N_("Subject size (%)"),
+        description=N_(
+            "Centres the subject and cuts the image so that it takes this much of its width or height, such as 80. "
+            "0 leaves it as it is."
+        ),
+    )
+    masks: bool = Field(
+        False,
+        title=N_("Write masks"),
+        description=N_("Grey images for a training's Masks: white where the subject is."),
+    )
