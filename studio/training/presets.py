@@ -1,6 +1,8 @@
 """Sets of changes to the settings' defaults, for what people train most; settings made of them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field
 
@@ -91,6 +93,35 @@ PRESETS: dict[str, Preset] = {
         },
     ),
 }
+KindName = Literal["product", "style", "object", "person"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a LoRA can be taught.
+
+    Attributes:
+        preset: whose settings it begins with.
+        changes: of these.
+        template: of captions for images that have none, of words that are measured; in English, as all of them.
+        views: how often each image is seen.
+    """
+
+    title: str
+    preset: str
+    changes: Mapping[str, object]
+    template: str
+    views: int
+
+
+_LIKENESS: Mapping[str, object] = {"targets": "attention + feed-forward", "lr_scheduler": "cosine"}
+KINDS: Mapping[KindName, Kind] = {
+    "product": Kind(N_("Product"), "product-photos", {}, "{colour} product, {ground}", 100),
+    "style": Kind(N_("Style"), "style", {}, "{ground}", 60),
+    "object": Kind(N_("Object"), "seed", _LIKENESS, "{colour} object, {ground}", 100),
+    "person": Kind(N_("Person"), "seed", {**_LIKENESS, "rank": 16}, "person, {ground}", 120),
+}
+
 IMAGES_PER_STEP = 16  # of a Speed LoRA's training
 
 

@@ -302,7 +302,9 @@ def build_app(
         with_jobs: dict[str, Any] = {"captions": captions, "cpu_only": cpu_only, "then_refresh": then_refresh}
         dataset_tab.wire(datasets, session, selection, **with_jobs)
         to = Destinations(tab.generate.form.named, batch_parts.form.named, tab.compare.form)
-        training_tab.wire(training_parts, training, selection, to=to, then_refresh=then_refresh)
+        training_tab.wire(
+            training_parts, training, selection, engine=engine, captions=captions, to=to, then_refresh=then_refresh
+        )
         trained = training_parts.form.settings.fields["dataset"]
         batch_tab.wire(batch_parts, batches, selection, tabs=tabs, trained=trained, then_refresh=then_refresh)
         wire_size_note(training_parts.form.settings, engine, training_parts.form.settings.fields)
@@ -310,7 +312,8 @@ def build_app(
         kept = {
             "model": panel.named,
             "dataset": datasets.form,
-            "training": training_parts.form.kept,
+            "training": training_parts.kept,
+            "short": training_parts.short.kept,
             "batch": batch_parts.form.kept,
         }
         for name, controls in {**tab.forms, **kept}.items():
