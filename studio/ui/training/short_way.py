@@ -94,6 +94,7 @@ def build_way() -> gr.Radio:
     return gr.Radio(
         [(_("Short way"), SHORT), (_("All settings"), FULL)],
         value=SHORT,
+        label=_("How to choose the settings"),
         show_label=False,
         container=False,
         elem_id="training-way",
@@ -108,7 +109,7 @@ def build(way: gr.Radio) -> ShortWayBox:
     with gr.Column(elem_classes="short-way"):
         with gr.Row(elem_classes="actions"):
             start = gr.Button(_("Start"), variant="primary", elem_id="short-start")
-            full = gr.Button(_("Open in all settings"), elem_id="short-full")
+            full = gr.Button(_("Open the settings"), elem_id="short-full")
         errors = error_box("short")
         script = read_text(assets_folder() / "dropzone.js")
         drop = gr.HTML(elem_id="short-drop", html_template=str(drop_zone()), js_on_load=script, outcome=None)
