@@ -24,8 +24,9 @@ from studio.datasets.captioning import (
     read_captions,
     take_captions,
 )
+from studio.datasets.generation import lineage_words
 from studio.datasets.snapshot import write_snapshot
-from studio.datasets.source import DatasetRow
+from studio.datasets.source import DatasetRow, MadeFrom
 from studio.jobs.folder import status_or
 from studio.training.begin import begin_run, checked_dataset, read_run_settings, take_snapshot
 from studio.training.folder import Preparation, RunFolder, read_plan
@@ -73,12 +74,13 @@ class ShortWay(Settings):
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """Of the images that can be trained on: how many there are, and have a caption."""
+    """Of the images that can be trained on: how many there are, and have a caption; `lineage` says who made them."""
 
     name: str
     num_images: int
     num_captioned: int
     num_unusable: int = 0
+    lineage: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,12 @@ class ShortPlan:
     sentences: tuple[PlanSentence, ...]
 
 
-def facts_of(name: str, rows: Sequence[DatasetRow]) -> DatasetFacts:
+def facts_of(name: str, rows: Sequence[DatasetRow], made_from: MadeFrom | None = None) -> DatasetFacts:
     """What counts of a dataset; of an image that was not checked yet nothing bad is assumed."""
     usable = [row for row in rows if not row.excluded and not row.is_rejected]
     captioned = sum(bool(row.caption) for row in usable)
-    return DatasetFacts(name, len(usable), captioned, sum(row.is_rejected and not row.excluded for row in rows))
+    unusable = sum(row.is_rejected and not row.excluded for row in rows)
+    return DatasetFacts(name, len(usable), captioned, unusable, tuple(lineage_words(made_from)) if made_from else ())
 
 
 def plan_short_way(
@@ -224,6 +227,7 @@ def _of_images(images: DatasetFacts) -> Iterator[PlanSentence]:
     if images.num_unusable:
         bad = counted(images.num_unusable, "image", "images")
         yield PlanSentence("", _("{images} cannot be used: the Dataset tab says why.", images=bad))
+    yield from (PlanSentence("", sentence) for sentence in images.lineage)
     if images.num_images < FEW_IMAGES:
         yield PlanSentence("", _("That is few: 15 to 30 different images teach better."))
 

@@ -35,7 +35,7 @@ from studio.ui.datasets.source import DEMO_DATASET, DEMO_RESOLUTION, taken_drop
 from studio.ui.shell.parts import QUIET, Part, paragraph, problem, toast, toasts
 from studio.ui.shell.path_chooser import FOLDER, path_list
 from studio.ui.shell.selection import FieldErrors, Selection, changed, error_box, read_selection, select
-from studio.ui.training.form import TrainingForm, dataset_choices
+from studio.ui.training.form import TrainingForm, chosen_in, dataset_choices
 from studio.ui.training.presets import image_seconds, read_measured
 from studio.ui.training.queue import TrainingPage
 
@@ -58,6 +58,8 @@ element.addEventListener("click", (event) => {
   window.wantedField = idOf("training", about);
   trigger("click", {});
 });"""
+# An answer that comes before the page's script knows what was typed is taken for one of before.
+_ONCE_KEPT = "() => new Promise((resolve) => setTimeout(() => resolve([]), 150))"
 _GO_TO_FIELD = """() => {
   const id = window.wantedField;
   window.wantedField = undefined;
@@ -197,7 +199,7 @@ class ShortWayPage:
         model = (view.facts.model if view.facts else view.model) or SHIPPED_MODEL
         return plan_short_way(
             wanted,
-            facts_of(opened.name, opened.rows),
+            facts_of(opened.name, opened.rows, opened.recipe.made_from),
             self._machine(model),
             model=model,
             captioner=captioner_at_hand(),
@@ -243,17 +245,20 @@ def wire(
 
     def take(event: gr.EventData) -> dict[Any, Any]:
         name, outcome = taken_drop(short.datasets, event)
-        return {box.drop: outcome, **({dataset: _chosen(short, name)} if name else {})}
+        return {box.drop: outcome, **(chosen_in([dataset], name, short.datasets.library) if name else {})}
 
-    def open_typed(dataset: str | None) -> Any:  # noqa: ANN401 - gradio's update
-        if not dataset:
-            return gr.skip()
+    def open_typed(**values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the form's values
+        if not values.get("dataset"):
+            return {dataset: gr.skip()}
         with toasts(), about("dataset"):
-            return _chosen(short, short.open(dataset))
+            name = short.open(values["dataset"])
+        return chosen_in([dataset], name, short.datasets.library)
 
     def show_plan(**values: Any) -> Markup:  # noqa: ANN401 - the form's values
         if not values.get("dataset"):
             return paragraph("quiet", _("Drop images above, or choose a dataset: the demo shoes are there."))
+        if not short.datasets.library.known_name(values["dataset"]):  # a path that is being opened, or cannot be
+            return Markup()
         try:
             return plan_html(short.plan(values))
         except (StudioError, OSError) as error:
@@ -271,7 +276,8 @@ def wire(
         return {box.way: FULL, **form.filled_by(plan.settings)}
 
     errors = FieldErrors(box.errors, "short", controls)
-    typed = errors.press(dataset.input, open_typed, inputs_kwargs={"dataset": dataset}, outputs=[dataset], **QUIET)
+    known = dataset.input(fn=None, js=_ONCE_KEPT, queue=False, show_progress="hidden")
+    typed = errors.press(known.then, open_typed, inputs_kwargs={"dataset": dataset}, outputs=[dataset], **QUIET)
     for opened in (box.drop.upload(take, None, [box.drop, dataset], **QUIET), typed):
         then_refresh(select(opened.success, selection, dataset, change="dataset: values[0] || now.dataset"))
     follows = [*(control.change for control in controls.values()), box.version.change]
@@ -282,7 +288,3 @@ def wire(
     for event in (box.full.click, box.plan.click):
         went = errors.press(event, open_full, inputs_kwargs=controls, outputs=filled, **QUIET)
         went.success(fn=None, js=_GO_TO_FIELD, queue=False, show_progress="hidden")
-
-
-def _chosen(short: ShortWayPage, name: str) -> Any:  # noqa: ANN401 - gradio's update
-    return gr.update(value=name, choices=dataset_choices(short.datasets.library.names()))
