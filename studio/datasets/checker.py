@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from pydantic import ValidationError
 
-from studio.core.errors import system_error_message
+from studio.core.errors import PictureFileError, system_error_message
 from studio.core.files import FileStamp, file_stamp
 from studio.core.language import N_, _, for_later
 from studio.datasets.inspection import inspect, rejected, thumbnail_path
@@ -131,6 +132,8 @@ class CheckProgress:
 
 
 OnChecked = Callable[[Path, PictureFacts], None]
+Asked = ParamSpec("Asked")
+Made = TypeVar("Made")
 
 
 class PictureChecker:
@@ -156,7 +159,7 @@ class PictureChecker:
         """
         self._cache = CheckCache(cache_file)
         self._thumbnails = thumbnails
-        self._num_workers = num_workers or max(1, min(MAX_WORKERS, os.cpu_count() or 1))
+        self.num_workers = num_workers or max(1, min(MAX_WORKERS, os.cpu_count() or 1))
         self._seconds = seconds_per_picture
         self._memory_bytes = memory_bytes
         self._lock = threading.Lock()
@@ -191,6 +194,19 @@ class PictureChecker:
         if new:
             self._look(new, stamps, background=background, on_checked=on_checked, stop=stop or threading.Event())
 
+    def run(self, work: Callable[Asked, Made], *args: Asked.args, **named: Asked.kwargs) -> Made:
+        """Do some other work on one image in a worker, with the same limits. Blocks.
+
+        Raises:
+            PictureFileError: where it takes too long or too much memory, or crashes.
+        """
+        try:
+            with self._lock:
+                future = self._workers().schedule(work, args=args, kwargs=named, timeout=self._seconds)
+            return future.result()
+        except (FutureTimeoutError, ProcessExpired, MemoryError) as error:
+            raise PictureFileError(_said(error, self._seconds).problems[0].sentence) from error
+
     def close(self) -> None:
         """End the workers."""
         with self._lock:
@@ -214,7 +230,7 @@ class PictureChecker:
         fresh: list[tuple[Path, FileStamp, PictureFacts]] = []
         try:
             while (waiting and not stop.is_set()) or flying:
-                while waiting and len(flying) < 3 * self._num_workers and not stop.is_set():
+                while waiting and len(flying) < 3 * self.num_workers and not stop.is_set():
                     batch = waiting.popleft()
                     flying.append((batch, self._schedule(batch, background)))
                 batch, future = flying.popleft()
@@ -232,18 +248,18 @@ class PictureChecker:
 
     def _schedule(self, batch: tuple[Path, ...], background: str) -> "ProcessFuture[list[PictureFacts]]":
         with self._lock:
-            if self._pool is None:
-                self._pool = ProcessPool(
-                    max_workers=self._num_workers,
-                    initializer=_start_worker,
-                    initargs=(os.getpid(), self._memory_bytes),
-                    context=get_context("spawn"),  # this process has threads
-                )
-            return self._pool.schedule(
-                _inspect_all,
-                args=(batch, background, self._thumbnails),
-                timeout=self._seconds * len(batch),
+            args = (batch, background, self._thumbnails)
+            return self._workers().schedule(_inspect_all, args=args, timeout=self._seconds * len(batch))
+
+    def _workers(self) -> ProcessPool:
+        if self._pool is None:
+            self._pool = ProcessPool(
+                max_workers=self.num_workers,
+                initializer=_start_worker,
+                initargs=(os.getpid(), self._memory_bytes),
+                context=get_context("spawn"),  # this process has threads
             )
+        return self._pool
 
     def _result(
         self, batch: tuple[Path, ...], future: "ProcessFuture[list[PictureFacts]]", background: str

@@ -9,7 +9,7 @@ One look at one image file: what it is, what is wrong with it, its thumbnail and
 import hashlib
 import io
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import imagehash
 import numpy as np
@@ -43,6 +43,12 @@ def save_thumbnail(image: Image.Image, path: Path) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def copy_name(key: str, content: bytes) -> str:
+    """Short enough for any file system, readable, another one for every key and content: undo needs the one before."""
+    hashes = (hashlib.sha256(of).hexdigest() for of in (key.encode(), content))
+    return f"{PurePosixPath(key).stem[:40]}-{'-'.join(one[:12] for one in hashes)}.png"
 
 
 def png_of(image: Image.Image) -> bytes:

@@ -1,11 +1,10 @@
 """An open dataset: its rows as they stand, checked in the background, changed by edits that are saved at once."""
 
-import hashlib
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from studio.core.errors import DatasetError, PictureFileError, system_error_message
 from studio.core.files import write_atomically
@@ -14,7 +13,7 @@ from studio.core.text import counted
 from studio.datasets.captions import check_typed, guess_caption
 from studio.datasets.checker import CheckProgress, PictureChecker
 from studio.datasets.edits import Edit, EditLog, FocusChange, SwitchChange, TextChange
-from studio.datasets.inspection import png_of
+from studio.datasets.inspection import copy_name, png_of
 from studio.datasets.query import DatasetQuery, RowPage, find_rows, take_page
 from studio.datasets.reading import read_source
 from studio.datasets.rows import Bucket, CountTokens, assign_bucket, buckets_for, make_row, take_rows
@@ -286,13 +285,19 @@ class OpenedDataset:
             image = open_rgb(picture.path, background=self.recipe.background)
         except PictureFileError as error:
             raise DatasetError(_("{key} cannot be converted: {error}", key=key, error=error)) from error
-        copy = self.folder / CONVERTED / _copy_name(key)
-        write_atomically(copy, png_of(image))
-        with self._lock:
-            change = TextChange(before=self._edits.converted.get(key), after=copy.name)
-            self._apply(Edit(what=_("converted a copy of {key}", key=key), converted={key: change}))
+        self.use_copies({key: png_of(image)}, what=_("converted a copy of {key}", key=key))
         self.check(checker)
-        return copy
+        return self.row(key).path
+
+    def use_copies(self, copies: Mapping[str, bytes], *, what: str) -> None:
+        """Keep these PNG files, by the keys of their images, and read them from now on; undone as one."""
+        names = {key: copy_name(self._picture(key).key, content) for key, content in copies.items()}
+        for key, name in names.items():
+            write_atomically(self.folder / CONVERTED / name, copies[key])
+        with self._lock:
+            now = self._edits.converted
+            changes = {key: TextChange(before=now.get(key), after=name) for key, name in names.items()}
+            self._apply(Edit(what=what, converted=changes))
 
     def undo(self) -> str:
         """Take the last change back; what it was, in words."""
@@ -342,8 +347,3 @@ class OpenedDataset:
                 buckets=self.buckets,
                 count_tokens=self._count_tokens,
             )
-
-
-def _copy_name(key: str) -> str:
-    """Short enough for any file system, readable, and another one for every key."""
-    return f"{PurePosixPath(key).stem[:40]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.png"

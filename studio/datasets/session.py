@@ -14,6 +14,7 @@ from studio.core.paths import UserData, typed_path
 from studio.core.records import Record
 from studio.core.text import counted
 from studio.datasets.checker import CheckProgress, PictureChecker
+from studio.datasets.grounds import GroundChanger
 from studio.datasets.library import FILES, DatasetLibrary, HeldDataset, HeldDatasets
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.rows import CountTokens
@@ -62,11 +63,12 @@ class SessionView:
     progress: CheckProgress | None = None
     problem: str = ""
     opening: str = ""
+    changing: bool = False
 
     @property
     def active(self) -> bool:
-        """True while it is being read, or its images are being checked."""
-        return bool(self.opening) or (self.progress is not None and self.progress.running)
+        """True while it is being read, or its images are being checked or changed."""
+        return bool(self.opening) or self.changing or (self.progress is not None and self.progress.running)
 
 
 class DatasetSession:
@@ -81,9 +83,10 @@ class DatasetSession:
         self.name = ""
         self.library = DatasetLibrary(user_data.datasets)
         self.thumbnails = user_data.cache / "dataset-thumbnails"
-        self._checker = PictureChecker(user_data.cache / "picture-checks.db", self.thumbnails)
+        self.checker = PictureChecker(user_data.cache / "picture-checks.db", self.thumbnails)
+        self.grounds = GroundChanger(self.checker, self.thumbnails)
         # What follows is shared by the sessions of all pages: see `of`.
-        self._held = HeldDatasets(self._checker)
+        self._held = HeldDatasets(self.checker)
         self.count_tokens = count_tokens
         self._lock = threading.Lock()
         self._reading = threading.RLock()  # held while a source is read: a caption saved meanwhile would be missed
@@ -115,7 +118,8 @@ class DatasetSession:
         """What the page must follow. A dataset that is not in memory, as after a restart, is read meanwhile."""
         if (held := self._find()) is not None:
             held.dataset.refresh()
-            return SessionView(held.dataset.name, f"{held.number}-{held.dataset.version}", held.dataset.progress)
+            opened, changing = held.dataset, self.grounds.is_running(held.dataset.name)
+            return SessionView(opened.name, f"{held.number}-{opened.version}", opened.progress, changing=changing)
         with self._lock:
             problem = self._problems.get(self.name, "")
             if self.name and not problem and self.name not in self._opening:
@@ -294,14 +298,10 @@ class DatasetSession:
         if held is not None:
             self._held.begin_check(held, after=held.check)
 
-    def convert(self, key: str) -> None:
-        """Use an upright RGB copy of an image from now on."""
-        self.opened.convert(key, self._checker)
-
     def close(self) -> None:
         """Stop the checks and end their workers."""
         self._held.close()
-        self._checker.close()
+        self.checker.close()
 
     def _create(self, name: str, recipe: DatasetRecipe, on_progress: OnProgress | None = None) -> str:
         """Save a new dataset, once it has been seen that its source can be read."""

@@ -217,7 +217,7 @@ def mend(session: DatasetSession, key: str, remedy: str) -> None:
     if remedy == "exclude":
         session.opened.set_excluded([key], True)
     elif remedy == "convert":
-        session.convert(key)
+        session.opened.convert(key, session.checker)
     elif remedy == "recode caption":
         session.opened.recode_caption(key)
     else:

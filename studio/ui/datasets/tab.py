@@ -13,6 +13,7 @@ from studio.ui.datasets import bulk as dataset_bulk
 from studio.ui.datasets import captioning as dataset_captioning
 from studio.ui.datasets import detail as dataset_detail
 from studio.ui.datasets import export as dataset_export
+from studio.ui.datasets import grounds as dataset_grounds
 from studio.ui.datasets import recipe as dataset_recipe_box
 from studio.ui.datasets import selected as dataset_selected
 from studio.ui.datasets import source as dataset_source
@@ -38,6 +39,7 @@ class DatasetTab:
     detail: dataset_detail.Detail
     recipe: dataset_recipe_box.RecipeBox
     captioning: dataset_captioning.CaptioningBox
+    grounds: dataset_grounds.GroundsBox
     bulk: dataset_bulk.BulkPanel
     statistics: dataset_statistics.StatisticsPanels
     export: dataset_export.ExportBox
@@ -57,6 +59,7 @@ class DatasetTab:
     def form(self) -> dict[str, gr.components.Component]:
         """What the browser keeps of the tab; all else belongs to one dataset."""
         asked = {f"captioning_{name}": control for name, control in self.captioning.form.items()}
+        asked |= {f"grounds_{name}": control for name, control in self.grounds.form.items()}
         return {"path": self.source.path, **asked, **self.bulk.change, "format": self.export.format}
 
 
@@ -78,11 +81,11 @@ def build() -> DatasetTab:
                 detail = dataset_detail.build()
         recipe = dataset_recipe_box.build(layout_words)
         captioning = dataset_captioning.build()
+        grounds = dataset_grounds.build()
         bulk = dataset_bulk.build()
         statistics = dataset_statistics.build()
-    return DatasetTab(
-        source, summary_line, version, canvas, browser, selected, detail, recipe, captioning, bulk, statistics, export
-    )
+    shown = (source, summary_line, version, canvas, browser, selected, detail, recipe)
+    return DatasetTab(*shown, captioning, grounds, bulk, statistics, export)
 
 
 def render(session: DatasetSession, view: SessionView, captions: dataset_captioning.CaptionJobs) -> dict[str, Group]:
@@ -96,6 +99,7 @@ def render(session: DatasetSession, view: SessionView, captions: dataset_caption
             "dataset-canvas": gr.update(visible=bool(view.name)),
         },
         N_("Captions by a model"): lambda: dataset_captioning.render(session, view, captions),
+        N_("Backgrounds and masks"): lambda: dataset_grounds.render(session, view),
     }
 
 
@@ -128,6 +132,7 @@ def wire(
     dataset_source.wire(tab.source, session, selection, then_refresh=then_refresh)
     dataset_recipe_box.wire(tab.recipe, session, selection, version=version, **shared)
     dataset_captioning.wire(tab.captioning, session, captions, cpu_only=cpu_only, **shared)
+    dataset_grounds.wire(tab.grounds, session, query=query, **shared)
     dataset_bulk.wire(tab.bulk, session, query=query, **shared)
     dataset_statistics.wire(tab.statistics, session, selection, version=version, **shared)
     dataset_export.wire(tab.export, session, of=tab.browser.of, **shared)
@@ -269,7 +274,7 @@ def _acts(detail: dataset_detail.Detail) -> dict[gr.Button, Callable[[DatasetSes
 
     return {
         detail.exclude: toggle,
-        detail.convert: lambda page, asked: page.convert(asked.key),
+        detail.convert: lambda page, asked: page.opened.convert(asked.key, page.checker),
         detail.recode: lambda page, asked: page.opened.recode_caption(asked.key),
         detail.reset: reset,
         detail.undo: undo,
