@@ -130,11 +130,12 @@ class Preparation(Record):
 
     Attributes:
         captions_from: the folder's name of the job that writes captions; "" where none does.
-        template: as in `ShortPlan`.
+        template, on_white: as in `ShortPlan`.
     """
 
     captions_from: str = ""
     template: str = ""
+    on_white: bool = False
 
 
 class PassFacts(Record):

@@ -8,13 +8,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
-
 from studio.core.errors import DatasetError
 from studio.core.files import read_file, write_atomically
-from studio.core.language import N_, _
+from studio.core.language import _
 from studio.core.paths import UserData
-from studio.core.settings import SHIPPED_MODEL, FileName, Settings, parse_settings
+from studio.core.settings import SHIPPED_MODEL, parse_settings
 from studio.core.text import counted, duration, gigabytes
 from studio.datasets.captioning import (
     CaptionFolder,
@@ -25,17 +23,16 @@ from studio.datasets.captioning import (
     take_captions,
 )
 from studio.datasets.generation import lineage_words
+from studio.datasets.grounds import on_other_grounds, put_on_white
 from studio.datasets.snapshot import write_snapshot
 from studio.datasets.source import DatasetRow, MadeFrom
 from studio.jobs.folder import status_or
 from studio.training.begin import begin_run, checked_dataset, read_run_settings, take_snapshot
 from studio.training.folder import Preparation, RunFolder, read_plan
-from studio.training.presets import KINDS, PRESETS, Kind, KindName
+from studio.training.presets import BY_MEASURE, BY_MODEL, KINDS, NO_CAPTIONS, PRESETS, Kind, ShortWay
 from studio.training.settings import TrainingSettings
 
 DeviceKind = Literal["cpu", "cuda", "mps"]
-BY_MEASURE, BY_MODEL, NO_CAPTIONS = "measured", "auto", "none"
-"""Who writes missing captions: what is measured of an image; a model at hand, else the same; nobody."""
 
 
 FEW_IMAGES = 10
@@ -48,38 +45,18 @@ NUM_LOOKS = 4
 """How often images are made on the way."""
 
 
-class ShortWay(Settings):
-    """All that is asked; what is left empty follows from the rest."""
-
-    dataset: str = Field(
-        min_length=1,
-        title=N_("Images"),
-        description=N_("A folder of images, or a dataset."),
-        json_schema_extra={"takes": ["folder"]},
-    )
-    kind: KindName = Field("product", title=N_("What is taught"), description=N_("What the images have in common."))
-    name: FileName | Literal[""] = Field(
-        "", title=N_("Name"), description=N_("Of the LoRA. Leave empty to name it after the images.")
-    )
-    trigger_word: str = Field(
-        "", max_length=100, title=N_("Trigger word"), description=N_("Leave empty to make one of the name.")
-    )
-    captions: str = Field(
-        BY_MODEL,
-        max_length=300,
-        title=N_("Missing captions"),
-        description=N_("Who writes them: a caption model, or what is measured of each image."),
-    )
-
-
 @dataclass(frozen=True)
 class DatasetFacts:
-    """Of the images that can be trained on: how many there are, and have a caption; `lineage` says who made them."""
+    """Of the images that can be trained on: how many there are, have a caption, have another background than white.
+
+    `lineage` says who made them.
+    """
 
     name: str
     num_images: int
     num_captioned: int
     num_unusable: int = 0
+    num_coloured: int = 0
     lineage: tuple[str, ...] = ()
 
 
@@ -113,11 +90,13 @@ class ShortPlan:
         settings: of the training.
         caption_model: that writes the missing captions first; "" where none does.
         template: of what is measured, for images that have no caption then; "" for none.
+        on_white: whether images with another background are put on white first.
     """
 
     settings: TrainingSettings
     caption_model: str
     template: str
+    on_white: bool
     sentences: tuple[PlanSentence, ...]
 
 
@@ -126,7 +105,8 @@ def facts_of(name: str, rows: Sequence[DatasetRow], made_from: MadeFrom | None =
     usable = [row for row in rows if not row.excluded and not row.is_rejected]
     captioned = sum(bool(row.caption) for row in usable)
     unusable = sum(row.is_rejected and not row.excluded for row in rows)
-    return DatasetFacts(name, len(usable), captioned, unusable, tuple(lineage_words(made_from)) if made_from else ())
+    coloured, lineage = len(on_other_grounds(usable)), tuple(lineage_words(made_from)) if made_from else ()
+    return DatasetFacts(name, len(usable), captioned, unusable, coloured, lineage)
 
 
 def plan_short_way(
@@ -163,6 +143,8 @@ def plan_short_way(
     lacking = images.num_captioned < images.num_images
     caption_model = "" if not lacking or wish in (BY_MEASURE, NO_CAPTIONS) else captioner if wish == BY_MODEL else wish
     template = "" if not lacking or wish == NO_CAPTIONS else kind.template
+    asks_white = wanted.background == "white" or (wanted.background == "auto" and wanted.kind == "product")
+    on_white = asks_white and images.num_coloured > 0
     changes |= _per_step(machine, changes, is_small=is_small)
     per_step = int(str(changes["train_batch_size"])) * int(str(changes["gradient_accumulation_steps"]))
     views, full_views = _views(kind, images, machine)
@@ -174,11 +156,12 @@ def plan_short_way(
         *_of_images(images),
         *_of_name(name, wanted.name or images.name),
         _of_captions(images, caption_model, template, by_choice=wish != BY_MODEL),
+        *_of_background(images, on_white=on_white, is_asked=asks_white),
         PlanSentence("trigger_word", _("“{word}” in a prompt brings it out.", word=trigger)),
         _of_kind(settings, preset),
         *_of_time(settings, machine, full_views=full_views, num_images=images.num_images),
     )
-    return ShortPlan(settings, caption_model, template, sentences)
+    return ShortPlan(settings, caption_model, template, on_white, sentences)
 
 
 def _free_name(wanted: str, taken: Collection[str]) -> str:
@@ -251,6 +234,14 @@ def _of_captions(images: DatasetFacts, model: str, template: str, *, by_choice: 
     return PlanSentence("captions", text)
 
 
+def _of_background(images: DatasetFacts, *, on_white: bool, is_asked: bool) -> Iterator[PlanSentence]:
+    if on_white:
+        num = counted(images.num_coloured, "image", "images")
+        yield PlanSentence("background", _("{images} on another background are put on pure white first.", images=num))
+    elif is_asked:
+        yield PlanSentence("background", _("Every background is white."))
+
+
 def _of_name(name: str, wanted: str) -> Iterator[PlanSentence]:
     if name != wanted:
         text = _("The library has a LoRA {taken} already: this one is called {name}.", taken=wanted, name=name)
@@ -311,14 +302,15 @@ def begin_short_way(plan: ShortPlan, user_data: UserData, *, cpu: bool) -> tuple
     if plan.caption_model:
         asked = {"dataset": settings.dataset, "model": plan.caption_model, "cpu": cpu}
         captions = begin_captioning(parse_settings(CaptionSettings, asked), user_data)
-    if captions is not None or plan.template:
-        needs = Preparation(captions_from=captions.name if captions else "", template=plan.template)
+    if captions is not None or plan.template or plan.on_white:
+        job = captions.name if captions else ""
+        needs = Preparation(captions_from=job, template=plan.template, on_white=plan.on_white)
         write_atomically(run.preparation, needs.model_dump_json(indent=2).encode() + b"\n")
     return run, captions
 
 
 def prepare_dataset(run: RunFolder, user_data: UserData) -> None:
-    """Give the dataset of a run the captions that were written for it, and take its snapshot anew; once.
+    """Give the dataset of a run its captions and white backgrounds, and take its snapshot anew; once.
 
     Raises:
         DatasetError: where the captions are not written yet, or the dataset cannot be read.
@@ -341,6 +333,8 @@ def prepare_dataset(run: RunFolder, user_data: UserData) -> None:
         written = [key for key, made in read_captions(folder).items() if made.candidates and dataset.has(key)]
         if any(not dataset.row(key).caption for key in written):
             take_captions(dataset, folder)
+    if needs.on_white and put_on_white(dataset, user_data.cache):
+        dataset = checked_dataset(dataset.name, user_data)  # of a copy nothing is known yet
     if needs.template and (captions := measured_captions(dataset.rows, needs.template)):
         dataset.set_captions(captions, what=_("captions from what is measured"))
     write_snapshot(run.dataset, take_snapshot(dataset.name, user_data).snapshot)

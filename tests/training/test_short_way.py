@@ -3,7 +3,9 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from studio.core.errors import DatasetError
 from studio.core.paths import UserData, assets_folder
@@ -13,18 +15,15 @@ from studio.datasets.captioning import CaptionSettings, dataset_of, open_dataset
 from studio.datasets.snapshot import read_snapshot
 from studio.training.begin import checked_dataset
 from studio.training.folder import write_plan
-from studio.training.presets import KINDS, PRESETS, KindName
+from studio.training.presets import BY_MEASURE, KINDS, NO_CAPTIONS, PRESETS, KindName, ShortWay
 from studio.training.settings import TrainingSettings
 from studio.training.short_way import (
-    BY_MEASURE,
     MAX_SECONDS,
     MAX_VIEWS,
     MIN_VIEWS,
-    NO_CAPTIONS,
     DatasetFacts,
     Machine,
     ShortPlan,
-    ShortWay,
     begin_short_way,
     facts_of,
     plan_short_way,
@@ -205,3 +204,35 @@ def test_a_run_that_began_keeps_its_snapshot(place: UserData) -> None:
     write_plan(run, make_plan(num_pictures=3))
     prepare_dataset(run, place)
     assert captions_of(run.dataset) == ["my own words", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("kind", "background", "num_coloured", "on_white", "words"),
+    [
+        ("product", "auto", 4, True, "4 images on another background are put on pure white first."),
+        ("product", "auto", 0, False, "Every background is white."),
+        ("product", "as it is", 4, False, ""),
+        ("person", "auto", 4, False, ""),
+        ("person", "white", 4, True, "4 images on another background are put on pure white first."),
+    ],
+)
+def test_products_are_put_on_white_and_others_where_that_is_asked(
+    kind: str, background: str, num_coloured: int, on_white: bool, words: str
+) -> None:
+    asked = parse_settings(ShortWay, {"dataset": "shoes", "kind": kind, "background": background})
+    plan = plan_short_way(asked, DatasetFacts("shoes", 20, 20, num_coloured=num_coloured), CPU)
+    assert plan.on_white == on_white
+    assert [s.text for s in plan.sentences if s.about == "background"] == ([words] if words else [])
+
+
+def test_backgrounds_are_white_before_captions_are_measured(place: UserData) -> None:
+    source = Path(open_dataset(CaptionSettings(dataset="bare"), place).recipe.source)
+    pixels = np.full((256, 256, 3), 150, np.uint8)
+    pixels[90:180, 60:200] = (190, 20, 20)
+    Image.fromarray(pixels).save(source / "grey.png")
+    assert facts_of("bare", checked_dataset("bare", place).rows).num_coloured == 1
+    run, __ = begin_short_way(plan_of(place, captions=BY_MEASURE), place, cpu=True)
+    prepare_dataset(run, place)
+    assert captions_of(run.dataset)[-1] == "red product, white background"
+    assert facts_of("bare", checked_dataset("bare", place).rows).num_coloured == 0
+    assert Path(read_snapshot(run.dataset).entries[-1].path).parent != source

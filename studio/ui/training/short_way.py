@@ -17,14 +17,10 @@ from studio.datasets.session import DatasetSession
 from studio.engine.caption_models import RECOMMENDED, assert_captioner_there, captioner_at_hand
 from studio.engine.process.client import EngineClient
 from studio.loras.library import LoraLibrary
-from studio.training.presets import KINDS
+from studio.training.presets import BY_MEASURE, BY_MODEL, KINDS, NO_CAPTIONS, ShortWay
 from studio.training.short_way import (
-    BY_MEASURE,
-    BY_MODEL,
-    NO_CAPTIONS,
     Machine,
     ShortPlan,
-    ShortWay,
     begin_short_way,
     facts_of,
     plan_short_way,
@@ -49,7 +45,8 @@ KIND_WORDS: Mapping[str, str] = {
 FIELDS = ShortWay.model_fields
 _template = template("ui/templates/training.html")
 # Which setting is to be changed stays in the page: once the full form is shown, its field is gone to.
-_CLICKS = """const own = { dataset: [], name: [], captions: ["short-more"], trigger_word: ["short-more"] };
+_CLICKS = """const more = ["short-more"];
+const own = { name: [], captions: more, background: more, trigger_word: more };
 const idOf = (form, about) => `${form}-${about.replaceAll("_", "-")}`;
 element.addEventListener("click", (event) => {
   const about = event.target.closest("button[data-about]")?.dataset.about;
@@ -126,10 +123,11 @@ def build(way: gr.Radio) -> ShortWayBox:
         controls["kind"] = gr.Radio(kinds, value=FIELDS["kind"].default, elem_classes="cards", **_words("kind"))
         controls["name"] = gr.Textbox("", max_lines=1, placeholder=_("as the images"), **_words("name"))
         plan = gr.HTML(elem_id="short-plan", padding=False, js_on_load=_CLICKS)
-        with gr.Accordion(_("Captions and trigger word"), open=False, elem_id="short-more"):
+        with gr.Accordion(_("Captions, background, trigger word"), open=False, elem_id="short-more"):
             controls["captions"] = gr.Dropdown(
                 _captions(), value=BY_MODEL, allow_custom_value=True, **_words("captions")
             )
+            controls["background"] = gr.Dropdown(_backgrounds(), value="auto", **_words("background"))
             controls["trigger_word"] = gr.Textbox(
                 "", max_lines=1, placeholder=_("of the name"), **_words("trigger_word")
             )
@@ -139,6 +137,10 @@ def build(way: gr.Radio) -> ShortWayBox:
 
 def _words(name: str) -> dict[str, Any]:
     return {"label": _(FIELDS[name].title or name), "elem_id": f"short-{name.replace('_', '-')}", "interactive": True}
+
+
+def _backgrounds() -> list[tuple[str, str]]:
+    return [(_("automatic"), "auto"), (_("white background"), "white"), (_("as it is"), "as it is")]
 
 
 def _captions() -> list[tuple[str, str]]:
@@ -271,8 +273,8 @@ def wire(
     def open_full(**values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the form's values
         with toasts():
             plan = short.plan(values)
-        if plan.template or plan.caption_model:
-            toast(_("The full form writes no captions: do so on the Dataset tab first, or start the short way."))
+        if plan.template or plan.caption_model or plan.on_white:
+            toast(_("Captions and backgrounds are not in the form: start the short way, or see to them on Dataset."))
         return {box.way: FULL, **form.filled_by(plan.settings)}
 
     errors = FieldErrors(box.errors, "short", controls)
