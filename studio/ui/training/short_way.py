@@ -14,7 +14,7 @@ from studio.core.paths import assets_folder
 from studio.core.settings import SHIPPED_DATASET, SHIPPED_MODEL, parse_settings
 from studio.core.text import template
 from studio.datasets.session import DatasetSession
-from studio.engine.caption_models import RECOMMENDED, assert_captioner_there, captioner_at_hand
+from studio.engine.caption_models import assert_captioner_there, captioner_at_hand
 from studio.engine.process.client import EngineClient
 from studio.loras.library import LoraLibrary
 from studio.training.presets import BY_MEASURE, BY_MODEL, KINDS, NO_CAPTIONS, ShortWay
@@ -25,7 +25,7 @@ from studio.training.short_way import (
     facts_of,
     plan_short_way,
 )
-from studio.ui.datasets.captioning import CaptionJobs
+from studio.ui.datasets.captioning import CaptionJobs, captioner_choices
 from studio.ui.datasets.html import drop_zone
 from studio.ui.datasets.source import DEMO_DATASET, DEMO_RESOLUTION, taken_drop
 from studio.ui.shell.parts import QUIET, Part, paragraph, problem, toast, toasts
@@ -145,7 +145,7 @@ def _backgrounds() -> list[tuple[str, str]]:
 
 def _captions() -> list[tuple[str, str]]:
     usual = {BY_MODEL: _("automatic"), BY_MEASURE: _("what is measured"), NO_CAPTIONS: _("no captions")}
-    return [*((words, key) for key, words in usual.items()), *((model.name, model.name) for model in RECOMMENDED)]
+    return [*((words, key) for key, words in usual.items()), *captioner_choices()]
 
 
 def render(page: TrainingPage, selection: Selection) -> dict[str, Part]:
