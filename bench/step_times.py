@@ -1,8 +1,8 @@
 """`python step_times.py OUTPUT SCRIPT ARGUMENTS …`: run a training script and write when each optimizer step ended.
 
 It runs in a peer's own environment, so it needs torch alone. Nothing of the script is changed: torch itself tells of
-the steps. OUTPUT is JSON: seconds of each step after the first, and the most memory that the process had; on CUDA the
-GPU is waited for after each step, and the most that torch took of it is told too.
+the steps. OUTPUT is JSON: seconds and CPU seconds of each step after the first, and the most memory that the process
+had; on CUDA the GPU is waited for after each step, and the most that torch took of it is told too.
 """
 
 import itertools
@@ -38,11 +38,13 @@ def main() -> None:
     """Run the script as `__main__`."""
     output, script, *arguments = sys.argv[1:]
     ended: list[float] = []
+    used: list[float] = []
 
     def note_end(*_: object) -> None:
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()
         ended.append(time.perf_counter())
+        used.append(time.process_time())
 
     register_optimizer_step_post_hook(note_end)
     sys.argv = [script, *arguments]
@@ -51,9 +53,9 @@ def main() -> None:
     try:
         runpy.run_path(script, run_name="__main__")
     finally:
-        seconds = [later - earlier for earlier, later in itertools.pairwise(ended)]
         result = {
-            "step_seconds": seconds,
+            "step_seconds": [later - earlier for earlier, later in itertools.pairwise(ended)],
+            "step_cpu_seconds": [later - earlier for earlier, later in itertools.pairwise(used)],
             "peak_process_bytes": peak_process_bytes(),
             "peak_accelerator_bytes": peak_accelerator_bytes(),
         }

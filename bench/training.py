@@ -110,6 +110,9 @@ class _Side:
         self.facts.append(self.run())
         return self.facts[-1].best_seconds
 
+    def cpu_seconds(self) -> list[float]:
+        return [facts.best_cpu_seconds for facts in self.facts]
+
     def peaks(self) -> list[float]:
         return [facts.peak_bytes / GIB for facts in self.facts]
 
@@ -121,13 +124,15 @@ def _kept(run: Callable[[], StepFacts]) -> _Side:
 def _pair(
     what: str, ours: _Side, theirs: _Side, peer: str, limits: tuple[float, float], settings: BenchSettings
 ) -> list[Figure]:
-    """Time of a step, and the peaks of the same processes."""
+    """Time of a step, and the peaks of the same processes. CPU time says more where the machine has other work."""
     before = len(theirs.facts)
     seconds = measure_pairs(ours.seconds, theirs.seconds, pairs=settings.runs)
+    cpu_seconds = ours.cpu_seconds(), theirs.cpu_seconds()[before:]
     peaks = ours.peaks(), theirs.peaks()[before:]
     where = f"(512 × 512, batch 2, {what})"
     return [
         paired_figure(f"a step {where}", *seconds, peer=peer, unit="s", limit=limits[0]),
+        paired_figure(f"CPU time of a step {where}", *cpu_seconds, peer=peer, unit="s", limit=limits[0]),
         paired_figure(f"peak memory {where}", *peaks, peer=peer, unit="GiB", limit=limits[1]),
     ]
 

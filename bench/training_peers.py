@@ -26,14 +26,19 @@ STEP_TIMES = Path(__file__).with_name("step_times.py")
 
 @dataclass(frozen=True)
 class StepFacts:
-    """Seconds of each step but the first, and the peak in bytes: the process's, or on CUDA the GPU's."""
+    """Of each step but the first seconds and CPU seconds; the peak in bytes: the process's, or on CUDA the GPU's."""
 
     step_seconds: tuple[float, ...]
+    step_cpu_seconds: tuple[float, ...]
     peak_bytes: int
 
     @property
     def best_seconds(self) -> float:
         return min(self.step_seconds)
+
+    @property
+    def best_cpu_seconds(self) -> float:
+        return min(self.step_cpu_seconds)
 
 
 @dataclass(frozen=True)
@@ -160,4 +165,4 @@ def _timed(python: Sequence[str], script: Path, arguments: Sequence[str], place:
     if not found["step_seconds"]:
         raise StudioError(f"{script.name} told of no step: {done.stderr[-2000:]}")
     peak = found["peak_accelerator_bytes"] or found["peak_process_bytes"]
-    return StepFacts(tuple(found["step_seconds"]), int(peak))
+    return StepFacts(tuple(found["step_seconds"]), tuple(found["step_cpu_seconds"]), int(peak))

@@ -26,7 +26,7 @@ from studio.core.language import _, ngettext, said
 from studio.core.paths import UserData, locate_user_data
 from studio.core.system import heavy_imports
 from studio.core.text import STEP_SIGN, duration, gigabytes
-from studio.training.folder import Preflight, RunFolder
+from studio.training.folder import Preflight, RunFolder, variants_words
 from studio.training.presets import PRESETS, settings_from
 from studio.training.settings import TrainingSettings
 
@@ -233,6 +233,7 @@ def preflight_text(found: Preflight) -> str:
             images=duration(found.pictures_seconds),
             losses=duration(found.held_out_seconds),
         ),
+        *([variants_words(found)] if found.variants else []),
         said(found.reason),
         *([_("Gradient checkpointing: {points}.", points="; ".join(_curve_points(found)))] if found.curve else []),
         *(f"! {warning}" for warning in found.warnings),

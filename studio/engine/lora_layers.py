@@ -233,6 +233,7 @@ class LoraLayers:
     components: Components
     library: LoraLibrary
     sum_limit_bytes: int | None = None
+    held: dict[str, Lora] = field(default_factory=dict)  # what these names mean, whatever becomes of their files
     _kept: dict[tuple[str, tuple[int, ...]], Lora] = field(default_factory=dict)
     _active: Acting = ()
     _attached: list[Attached] = field(default_factory=list)
@@ -263,6 +264,8 @@ class LoraLayers:
 
     def read(self, name: str) -> Lora:
         """A LoRA of the library, checked against the model; read once, and again when its file has changed."""
+        if name in self.held:
+            return self.held[name]
         path = self.library.find(name)
         key = (str(path), file_state(path))
         if key not in self._kept:
@@ -288,9 +291,8 @@ class LoraLayers:
             *((self.components.unet.get_submodule(path), stack) for path, stack in unet.items()),
             *((self.components.text_encoder.get_submodule(path), stack) for path, stack in text.items()),
         ]
-        limit = self.sum_limit_bytes
-        if limit is None:
-            limit = sum_limit(self.components.unet.device, self.components.unet.dtype)
+        own, model = self.sum_limit_bytes, self.components.unet
+        limit = sum_limit(model.device, model.dtype) if own is None else own
         small = sum(layer.weight.nbytes for layer, __ in layers) <= limit
         kept = self._sums.pop(wanted, [])
         if kept and small and all(one.fits() for one in kept):

@@ -12,7 +12,7 @@ from studio.core.errors import LoraError
 from studio.core.files import read_file, read_text, sync_folder, write_atomically
 from studio.core.language import _
 from studio.core.paths import typed_path
-from studio.loras.weights_file import ENDING, WeightsHeader, adapter_config_of, named_config
+from studio.loras.weights_file import ENDING, WeightsHeader, adapter_config_of, named_config, sha256_of
 
 ADAPTER_CONFIG_LIMIT_BYTES = 2**20
 _VARIATIONS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # they choose between shapes of the character before
@@ -90,6 +90,16 @@ def files_beside(path: Path) -> tuple[Path, ...]:
         for file in files
         if file.suffix.lower() != ENDING and not file.name.startswith(tuple(longer)) and not file.is_dir()
     )
+
+
+def with_content(paths: Iterable[Path], sha256: str, size_bytes: int) -> Path | None:
+    """The first of these files that holds just that; None where none does.
+
+    Raises:
+        OSError: where one cannot be read.
+    """
+    there = (path for path in paths if path.is_file() and path.stat().st_size == size_bytes)
+    return next((path for path in there if sha256_of(path) == sha256), None)
 
 
 def rename_with_files(path: Path, target: Path) -> None:

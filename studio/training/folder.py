@@ -5,6 +5,7 @@ What a run decided before its first step, kept beside its settings: a resumed ru
 What a training would take, as the preflight measured it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from studio.core.files import read_file, write_atomically
 from studio.core.language import N_, _
 from studio.core.records import KeptText, Record
 from studio.core.settings import PrecisionName
+from studio.core.text import gigabytes
 from studio.jobs.folder import JobFolder
 from studio.training.settings import MixedPrecisionName
 
@@ -58,6 +60,13 @@ class RunFolder(JobFolder):
         return self.root / "tensorboard"
 
 
+class LoraFile(Record):
+    """By what a LoRA's file is found again under another name."""
+
+    sha256: str
+    size_bytes: int
+
+
 class TrainingPlan(Record):
     """The decisions of one run.
 
@@ -73,6 +82,7 @@ class TrainingPlan(Record):
         dataset_digest: of the snapshot; prior_digest of that of regularisation images, "" without.
         warmup_from_zero: whether the warm-up's first step has rate 0, as it had in runs of before this was told.
         model_digests: of U-Net, VAE and text encoder: a resumed run must find the same.
+        loras: the teacher's and those of prompts, by the names in the settings.
         notes: what the user should know, in sentences.
     """
 
@@ -92,6 +102,7 @@ class TrainingPlan(Record):
     model: str
     model_revision: str = ""
     model_digests: dict[str, str]
+    loras: Mapping[str, LoraFile] = {}
     device: str
     device_name: str
     versions: dict[str, str]
@@ -164,6 +175,19 @@ class Offer(Record):
     effect: KeptText
 
 
+class ShownVariants(Record):
+    """How training sees one image.
+
+    Attributes:
+        key: of the image.
+        num_variants: that it has; `jpegs` are the first of them, small, as base64.
+    """
+
+    key: str
+    num_variants: int
+    jpegs: tuple[str, ...]
+
+
 class Preflight(Record):
     """What a training would take. Times in seconds, memory and disk in bytes.
 
@@ -174,6 +198,8 @@ class Preflight(Record):
         disk_bytes: what the run and its caches will need; free_disk_bytes: what is free.
         curve: memory and time of a step for more and more gradient checkpointing; empty where it was not measured.
         checkpointing_percent: where on the curve the training is.
+        num_latents: how many variants of images are encoded, or trajectories drawn; latents_bytes: of disk for them.
+        variants: of an image that is seen in more than one way.
         warnings: what would go wrong, in sentences.
     """
 
@@ -196,3 +222,17 @@ class Preflight(Record):
     warnings: tuple[KeptText, ...]
     curve: tuple[CurvePoint, ...] = ()
     checkpointing_percent: float = 0.0
+    num_latents: int = 0
+    latents_bytes: int = 0
+    variants: ShownVariants | None = None
+
+
+def variants_words(found: Preflight) -> str:
+    """What variants of images cost in cache; of a preflight that has some."""
+    assert found.variants is not None
+    return _(
+        "Up to {num_variants:,} variants of each image: {num_latents:,} latents, {size} of cache.",
+        num_variants=found.variants.num_variants,
+        num_latents=found.num_latents,
+        size=gigabytes(found.latents_bytes),
+    )

@@ -191,7 +191,13 @@ def speed_settings(settings: TrainingSettings, lora: str, assignments: Sequence[
 
 
 _AT_DEFAULT = ("train_text_encoder", "shuffle_caption", "prior_dataset", "mask_folder", "mixed_precision")
-_OF_IMAGES = ("caption_dropout", "noise_offset", "horizontal_flip")
+_OF_IMAGES = (
+    "caption_dropout",
+    "noise_offset",
+    "horizontal_flip",
+    "scale_jitter_percent",
+    "brightness_jitter_percent",
+)
 
 
 def unfit_for_speed(settings: TrainingSettings) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from studio.core.language import N_, _
 from studio.core.rules import MismatchError
 from studio.core.settings import SEED_MAX, SHIPPED_MODEL, FileName, ModelPath, PredictionType, PromptText
 from studio.training.speed import SpeedSettings
+from studio.training.variants import VariantSettings
 
 TargetName = Literal[
     "attention",
@@ -21,14 +22,13 @@ OptimizerName = Literal["AdamW", "Prodigy"]
 LrSchedulerName = Literal["constant", "linear", "cosine", "cosine with restarts"]
 MixedPrecisionName = Literal["no", "bf16", "fp16"]
 CheckpointingChoice = Literal["auto", "on", "off", "part"]
-CropName = Literal["centre", "random"]
 LossTypeName = Literal["l2", "huber", "smooth_l1"]
 HuberScheduleName = Literal["constant", "exponential", "snr"]
 SaveDtypeName = Literal["float16", "bfloat16", "float32"]
 TARGET_NAMES: tuple[TargetName, ...] = get_args(TargetName)
 
 
-class TrainingSettings(SpeedSettings):
+class TrainingSettings(SpeedSettings, VariantSettings):
     """One training of a LoRA. Names are diffusers' and peft's."""
 
     name: FileName = Field(
@@ -247,16 +247,6 @@ class TrainingSettings(SpeedSettings):
             "makes fewer sizes. Leave empty for 64, and 8 for images smaller than the resolution."
         ),
         json_schema_extra={"unit": "px", "placeholder": N_("auto")},
-    )
-    crop: CropName = Field(
-        "centre",
-        title=N_("Crop"),
-        description=N_("Which part of an image is kept. random: one of a few, changing each time."),
-    )
-    horizontal_flip: bool = Field(
-        False,
-        title=N_("Mirror"),
-        description=N_("Mirrors half of the images. Leave off for lettering, or where sides matter."),
     )
     caption_dropout: Annotated[float, Ge(0), Le(1)] = Field(
         0.0, title=N_("Caption dropout"), description=N_("Fraction of images trained without their caption.")

@@ -174,6 +174,16 @@ def test_compare_fills_the_folder_that_was_asked_for_and_takes_no_other(tmp_path
     assert f"--out must be a new or an empty folder, got {out}." in again.stderr
 
 
+def test_options_that_a_speed_sets_are_refused_beside_it_before_a_model_is_loaded(tmp_path: Path) -> None:
+    words = ("generate", "boots", "--model", "/nowhere", "--speed", "fast")
+    refused = studio(*words, "--steps", "4", "--scheduler", "Euler", user_data=tmp_path)
+    assert refused.returncode == 2
+    assert all(words in refused.stderr for words in ("--speed sets ", "--scheduler", "--steps", " itself: leave them"))
+    unknown = studio("generate", "boots", "--model", "/nowhere", "--speed", "lora:nowhere", user_data=tmp_path)
+    assert unknown.returncode == 2
+    assert "nowhere" in unknown.stderr
+
+
 @pytest.mark.parametrize("command", ["generate", "compare"])
 def test_a_folder_that_cannot_be_written_is_said_before_a_model_is_loaded(tmp_path: Path, command: str) -> None:
     (tmp_path / "file").write_bytes(b"")

@@ -28,11 +28,12 @@ from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 from studio.training.torch import assembly
 from studio.training.torch.adapters import Adapters
-from studio.training.torch.caches import LatentCache, Variant
+from studio.training.torch.caches import LatentCache
 from studio.training.torch.checkpoints import CheckpointStore
 from studio.training.torch.data import TrainingItem
 from studio.training.torch.optimizers import make_optimizer
 from studio.training.torch.run import train_run
+from studio.training.variants import Variant
 from tests.faults.conftest import SETTINGS, Place, final_state, finish
 
 Start = Callable[..., ForkServerProcess]

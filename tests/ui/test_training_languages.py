@@ -148,6 +148,8 @@ def test_every_text_of_a_preflight_is_a_message() -> None:
         | {"gradient_checkpointing": False, "reason": reason, "warnings": (reason,)}
         | {"offers": (Offer(changes={}, effect=effect),)}
         | {"curve": [{"percent": p, "seconds": 2 + p / 100, "peak_bytes": (9 - p // 50) * GIB} for p in (0, 50, 100)]}
+        | {"num_latents": 7200, "latents_bytes": 2 * GIB}
+        | {"variants": {"key": "shoe.png", "num_variants": 14, "jpegs": ["QUJD"] * 12}}
     )
     state = PreflightState(number=1, result_json=found.model_dump_json(), form={"rank": 8})
     parts = training_tab.render_preflight(state)
@@ -159,6 +161,10 @@ def test_every_text_of_a_preflight_is_a_message() -> None:
     assert html.count("⟦Gradient checkpointing is on: only ⟦1,5 GB⟧ are free.⟧") == 2
     assert not_messages(Texts(html).found) == []
     assert "⟦3.000 ⟦steps⟧⟧ ≈ 2,0 s" in html
+    assert "⟦Up to 14 variants of each image: 7.200 latents, 2,0 GB of cache.⟧" in html
+    assert "⟦shoe.png as training sees it:⟧" in html
+    assert html.count('src="data:image/jpeg;base64,QUJD" alt="⟦Variant ') == 12
+    assert "⟦and 2 more⟧" in html
     assert "⟦0% freed: 9,0 GB, 2,0 s a step⟧" in html
     assert "[&#34;rank&#34;, &#34;\\u27e6Rank\\u27e7&#34;, 8]" in html
 

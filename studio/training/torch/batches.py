@@ -18,8 +18,9 @@ from studio.datasets.rows import Bucket
 from studio.engine.denoise import vae_scale_factor
 from studio.engine.models import Components
 from studio.training.settings import TrainingSettings
-from studio.training.torch.caches import LatentCache, MaskCache, TextCache, Variant, encode_captions, token_ids
+from studio.training.torch.caches import LatentCache, MaskCache, TextCache, encode_captions, token_ids
 from studio.training.torch.data import TrainingItem, TrainingSet, seed_of
+from studio.training.variants import Variant
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Draw:
     switched on does not move what others draw.
 
     Attributes:
-        flip, crop, drop_caption: numbers in [0, 1).
+        flip, crop, drop_caption: numbers in [0, 1); `crop` chooses among variants.
         posterior_CHW: which latent of the VAE's posterior.
         noise_CHW: standard normal.
         offset_C11: the noise offset's, standard normal.
@@ -239,7 +240,7 @@ class BatchMaker:
 
     def mean_latent(self, item: TrainingItem) -> torch.Tensor:
         """(C, H, W) the middle of the posterior of the first variant, scaled: what held-out losses are taken at."""
-        mean, _ = self._latents.moments(item, Variant(item.crops[0], False))
+        mean, _ = self._latents.moments(item, item.variants[0])
         latent: torch.Tensor = mean * self._scaling_factor
         return latent
 
@@ -249,7 +250,8 @@ class BatchMaker:
 
     def _variant(self, item: TrainingItem, chance: Draw) -> Variant:
         flip = self._settings.horizontal_flip and chance.flip < 0.5
-        return Variant(item.crops[int(chance.crop * len(item.crops))], flip)
+        possible = [variant for variant in item.variants if variant.flip == flip]
+        return possible[int(chance.crop * len(possible))]
 
     def _caption(self, item: TrainingItem, chance: Draw) -> str:
         if chance.drop_caption < self._settings.caption_dropout:

@@ -7,7 +7,6 @@ device and torch's version. Shapes: C latent channels, H and W an eighth of the 
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +18,16 @@ from studio.core.errors import TrainingError
 from studio.core.files import assert_regular, read_file, write_atomically
 from studio.core.language import _
 from studio.core.paths import UserData
-from studio.datasets.rows import Bucket
 from studio.datasets.snapshot import MASK_BACKGROUND, MaskFile, SeenMask, see_mask
 from studio.engine.denoise import set_tiling, vae_scale_factor
 from studio.engine.memory import bit_sum
 from studio.engine.models import Components
 from studio.images.decoding import read_bytes, read_picture
+from studio.training.folder import ShownVariants
 from studio.training.settings import TrainingSettings
-from studio.training.torch.data import Box, TrainingItem, TrainingSet, captions_of
+from studio.training.torch.data import TrainingItem, TrainingSet, captions_of
 from studio.training.torch.processes import Processes, stop_if
+from studio.training.variants import Variant, cut, small_jpegs
 
 
 def read_item(item: TrainingItem) -> Image.Image:
@@ -53,13 +53,26 @@ def _read_verified(path: Path, sha256: str, name: str, *, background: str) -> Im
     return read.image
 
 
-def crop_to_pixels(image: Image.Image, crop: Box, bucket: Bucket, *, flip: bool) -> torch.Tensor:
+def to_pixels(image: Image.Image) -> torch.Tensor:
     """(1, 3, height, width) in [-1, 1]."""
-    kept = image.crop(crop).resize((bucket.width, bucket.height), Image.Resampling.LANCZOS)
-    if flip:
-        kept = ImageOps.mirror(kept)
-    levels_HWC = np.asarray(kept, dtype=np.float32) / 127.5 - 1
+    levels_HWC = np.asarray(image, dtype=np.float32) / 127.5 - 1
     return torch.from_numpy(levels_HWC).permute(2, 0, 1)[None]
+
+
+MAX_SHOWN = 12  # of the variants of an image
+
+
+def show_variants(items: Sequence[TrainingItem]) -> ShownVariants | None:
+    """Of the image that has the most; None where each is seen in one way.
+
+    Raises:
+        TrainingError: as `read_item`.
+    """
+    item = max(items, key=lambda item: (not item.is_prior, len(item.variants)))
+    if len(item.variants) == 1:
+        return None
+    jpegs = small_jpegs(read_item(item), item.variants[:MAX_SHOWN], item.bucket)
+    return ShownVariants(key=item.key, num_variants=len(item.variants), jpegs=jpegs)
 
 
 def read_mask(item: TrainingItem, mask: MaskFile) -> Image.Image:
@@ -72,7 +85,7 @@ def read_mask(item: TrainingItem, mask: MaskFile) -> Image.Image:
     return _read_verified(Path(mask.path), mask.sha256, name, background=MASK_BACKGROUND).convert("L")
 
 
-def mask_share(grey: Image.Image, item: TrainingItem, variant: "Variant", *, vae_scale: int) -> torch.Tensor:
+def mask_share(grey: Image.Image, item: TrainingItem, variant: Variant, *, vae_scale: int) -> torch.Tensor:
     """(1, height / scale, width / scale) in [0, 1]: each latent's share of white, cut as the image is."""
     if grey.size != (item.width, item.height):  # a mask may be of another size, as long as it shows the same
         grey = grey.resize((item.width, item.height), Image.Resampling.BOX)
@@ -102,20 +115,6 @@ def fingerprint_of(module: nn.Module) -> str:
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One way in which an image is seen: which crop, mirrored or not."""
-
-    crop: Box
-    flip: bool
-
-
-def variants_of(item: TrainingItem, *, horizontal_flip: bool) -> tuple[Variant, ...]:
-    """Every way in which training may see the image."""
-    flips = (False, True) if horizontal_flip else (False,)
-    return tuple(Variant(crop, flip) for crop in item.crops for flip in flips)
-
-
 class LatentCache:
     """The VAE's posterior of each variant: mean and deviation, so that sampling from it stays right."""
 
@@ -126,17 +125,14 @@ class LatentCache:
     def file(self, item: TrainingItem, variant: Variant) -> Path:
         """Where a variant lies, there or not."""
         seen = (item.sha256, item.background, variant.crop, item.bucket, variant.flip)
-        return cache_file(self._folder, repr((FORMAT, *self._made_by, *seen)))
+        brightness = (variant.brightness,) if variant.brightness else ()  # files from before there was any are found
+        return cache_file(self._folder, repr((FORMAT, *self._made_by, *seen, *brightness)))
 
-    def missing(self, items: Iterable[TrainingItem], *, horizontal_flip: bool) -> list[TrainingItem]:
+    def missing(self, items: Iterable[TrainingItem]) -> list[TrainingItem]:
         """Items of which at least one variant was not encoded yet, or whose file is damaged."""
-        return [
-            item
-            for item in items
-            if not all(is_whole(self.file(item, v)) for v in variants_of(item, horizontal_flip=horizontal_flip))
-        ]
+        return [item for item in items if not all(is_whole(self.file(item, variant)) for variant in item.variants)]
 
-    def encode(self, item: TrainingItem, components: Components, *, horizontal_flip: bool) -> None:
+    def encode(self, item: TrainingItem, components: Components) -> None:
         """Encode every variant of an image, one by one: in a batch the last bits would depend on the neighbours.
 
         Raises:
@@ -144,12 +140,12 @@ class LatentCache:
             OSError: where the cache cannot be written.
         """
         image: Image.Image | None = None
-        for variant in variants_of(item, horizontal_flip=horizontal_flip):
+        for variant in item.variants:
             file = self.file(item, variant)
             if is_whole(file):
                 continue
             image = image or read_item(item)
-            pixels = crop_to_pixels(image, variant.crop, item.bucket, flip=variant.flip)
+            pixels = to_pixels(cut(image, variant, item.bucket))
             vae = components.vae
             set_tiling(vae, width=item.bucket.width, height=item.bucket.height)
             with torch.inference_mode():
@@ -180,18 +176,17 @@ class MaskCache:
         self._folder = folder
         self._vae_scale = vae_scale
 
-    def fill(self, item: TrainingItem, *, horizontal_flip: bool) -> None:
+    def fill(self, item: TrainingItem) -> None:
         """Decode an image's mask, where it has one that is not in the cache.
 
         Raises:
             TrainingError: where the mask changed or cannot be read.
             OSError: where the cache cannot be written.
         """
-        variants = variants_of(item, horizontal_flip=horizontal_flip)
-        if item.mask is None or all(is_whole(self._file(item, variant)) for variant in (None, *variants)):
+        if item.mask is None or all(is_whole(self._file(item, variant)) for variant in (None, *item.variants)):
             return
         grey = read_mask(item, item.mask)
-        for variant in variants:
+        for variant in item.variants:
             write_array(self._file(item, variant), mask_share(grey, item, variant, vae_scale=self._vae_scale).numpy())
         seen = see_mask(item.key, (item.width, item.height), grey)
         write_array(self._file(item, None), np.array([*seen.size, seen.brightest], dtype=np.int64))
@@ -329,12 +324,12 @@ def fill_caches(
     captions = ["", *captions_of((*data.items, *data.held_out))]
     items = () if settings.makes_speed_lora else (*data.items, *data.held_out)  # its images are the teacher's
     for item in items[processes.index :: processes.count]:
-        masks.fill(item, horizontal_flip=settings.horizontal_flip)
+        masks.fill(item)
         stop_if(cancelled)
-    missing = latents.missing(items, horizontal_flip=settings.horizontal_flip)
+    missing = latents.missing(items)
     for index, item in enumerate(missing):
         if index % processes.count == processes.index:
-            latents.encode(item, components, horizontal_flip=settings.horizontal_flip)
+            latents.encode(item, components)
             report(_("Encoding images: {done:,} of {all:,}.", done=index + 1, all=len(missing)))
         stop_if(cancelled)
     if not (settings.train_text_encoder or settings.shuffle_caption):

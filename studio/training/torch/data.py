@@ -1,7 +1,6 @@
-"""What is trained on, image by image: its size, its crops, its caption, its weight; and what is held out."""
+"""What is trained on, image by image: its size, its variants, its caption, its weight; and what is held out."""
 
 import hashlib
-import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -16,10 +15,9 @@ from studio.datasets.rows import SMALL_RESOLUTION, Bucket, BucketFit, fit_of, st
 from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry, fitting_notes
 from studio.datasets.source import MadeFrom
 from studio.training.settings import TrainingSettings
+from studio.training.variants import Variant, make_variants
 
-CROP_VARIANTS = 4  # places of a random crop; each is encoded once, so that latents can still be cached
 TRIGGER_PLACEHOLDER = "[trigger]"  # ai-toolkit's, in captions
-Box = tuple[int, int, int, int]  # left, top, right, bottom in the upright image's pixels
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,8 @@ class TrainingItem:
         width, height: of the upright image, in pixels.
         caption: with the trigger word; of several the first, which is the one that it is measured and shown with.
         other_captions: of which training takes one by chance each time, or the first.
-        bucket: the size in pixels to which each crop is scaled.
-        crops: one, or with random crops a few.
+        bucket: the size in pixels to which each variant is scaled.
+        variants: every way in which it is seen, the mirrored ones last; of a held-out image the first alone.
         repeats: how often an epoch shows it.
         weight: of its loss; another one for regularisation images.
         is_prior: it is one of those.
@@ -55,7 +53,7 @@ class TrainingItem:
     height: int
     caption: str
     bucket: Bucket
-    crops: tuple[Box, ...]
+    variants: tuple[Variant, ...]
     repeats: int = 1
     weight: float = 1.0
     is_prior: bool = False
@@ -102,7 +100,7 @@ def with_origin(training_set: TrainingSet, snapshot: Snapshot) -> TrainingSet:
 def make_training_set(
     snapshot: Snapshot, settings: TrainingSettings, *, resolution: int, prior: Snapshot | None = None
 ) -> TrainingSet:
-    """Choose crops and what is held out. The same snapshot and settings give the same set.
+    """Choose variants and what is held out. The same snapshot and settings give the same set.
 
     Raises:
         TrainingError: where no image would be left, or no regularisation image.
@@ -138,7 +136,7 @@ def make_training_set(
     notes += fitting_notes([(item.key, item.mask) for item in kept])
     own = _num_placeholders(snapshot)
     notes += _placeholder_note(own, counted(own, "caption", "captions"), settings)
-    notes += _size_notes(kept, settings, resolution)
+    notes += [*_size_notes(kept, settings, resolution), *_scale_note(kept, settings)]
     if prior is not None:
         theirs = _num_placeholders(prior)
         captions = counted(theirs, "regularisation caption", "regularisation captions")
@@ -165,7 +163,7 @@ def _item(
     entry: SnapshotEntry, settings: TrainingSettings, *, resolution: int, background: str, is_prior: bool = False
 ) -> TrainingItem:
     fit = _fit(entry, settings, resolution)
-    crops = (fit.crop,) if settings.crop == "centre" or entry.focus else _random_crops(entry, fit.crop)  # or moved
+    size, is_moved = (entry.width, entry.height), entry.focus is not None
     caption, *others = (
         _with_trigger(one, settings.trigger_word.strip(), is_prior=is_prior) for one in alternatives_of(entry.caption)
     )
@@ -178,7 +176,7 @@ def _item(
         caption=caption,
         other_captions=tuple(others),
         bucket=fit.bucket,
-        crops=crops,
+        variants=make_variants(size, fit, settings, sha256=entry.sha256, is_moved=is_moved),
         repeats=entry.repeats,
         mask=entry.mask,
         background=background,
@@ -252,6 +250,21 @@ def _size_notes(items: Sequence[TrainingItem], settings: TrainingSettings, resol
     ]
 
 
+def _scale_note(items: Sequence[TrainingItem], settings: TrainingSettings) -> list[str]:
+    """How many images have no smaller part that would not be enlarged."""
+    num = sum(len({variant.crop[2] - variant.crop[0] for variant in item.variants}) == 1 for item in items)
+    if not settings.scale_jitter_percent or settings.num_variants == 1 or not num:
+        return []
+    images = counted(num, "image", "images")
+    return [
+        _(
+            "The scale does not vary in {images}: the crop was moved by hand, or has no more pixels than are trained "
+            "on.",
+            images=images,
+        )
+    ]
+
+
 def fewer_sizes(
     items: Sequence[TrainingItem], settings: TrainingSettings, resolution: int
 ) -> list[tuple[dict[str, object], int]]:
@@ -285,18 +298,6 @@ def _sizes(items: Sequence[TrainingItem], batch_size: int) -> tuple[int, int]:
     return len(numbers), sum(number < batch_size for number in numbers.values())
 
 
-def _random_crops(entry: SnapshotEntry, centre: Box) -> tuple[Box, ...]:
-    """A few places for a crop of the centre crop's size, drawn from the image's own bytes."""
-    left, top, right, bottom = centre
-    width, height = right - left, bottom - top
-    rng = random.Random(f"crop {entry.sha256}")
-    boxes = []
-    for __ in range(CROP_VARIANTS):
-        x, y = rng.randint(0, entry.width - width), rng.randint(0, entry.height - height)
-        boxes.append((x, y, x + width, y + height))
-    return tuple(dict.fromkeys(boxes))
-
-
 def _held_out(items: Sequence[TrainingItem], settings: TrainingSettings) -> tuple[TrainingItem, ...]:
     """Chosen by the hash of their bytes, so that adding a few images to a dataset moves few others."""
     number = round(len(items) * settings.held_out_percent / 100)
@@ -308,7 +309,7 @@ def _held_out(items: Sequence[TrainingItem], settings: TrainingSettings) -> tupl
     order = sorted(items, key=lambda item: hashlib.sha256(f"held out {item.sha256}".encode()).digest())
     chosen = {item.sha256 for item in order[:number]}
     # Copies of one image stay on one side: a held-out image that is trained on under another name says nothing.
-    held_out = tuple(item for item in items if item.sha256 in chosen)
+    held_out = tuple(replace(item, variants=item.variants[:1]) for item in items if item.sha256 in chosen)
     return held_out if len(held_out) < len(items) else ()
 
 

@@ -5,24 +5,28 @@ Whether activations are kept or computed twice: measured on the model at hand, d
 What a device cannot do: batches that it computes wrongly, steps for which it has no memory. What a run needs of disk.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from studio.core.errors import TrainingError
 from studio.core.language import _, for_later
+from studio.core.paths import UserData
 from studio.core.results import DeviceCheck
 from studio.core.text import gigabytes
 from studio.engine.attention import attention_of_model
 from studio.engine.device_operations import DROPOUT, LINEAR
-from studio.engine.memory import free_bytes, total_bytes
+from studio.engine.lora_layers import Lora
+from studio.engine.memory import OffloadedModule, free_bytes, total_bytes
 from studio.engine.memory_forecast import MemoryCount, count_training_step, counted_plan
 from studio.engine.models import Components
 from studio.training.folder import PassFacts, TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.batches import TrainingBatch
 from studio.training.torch.loss import Denoiser, predict
+from studio.training.torch.processes import Processes
 from studio.training.torch.recomputation import Part, RecomputationCosts
 
 # Of what is free, so much may be planned with: allocators keep gaps, and the desktop wants to live.
@@ -209,6 +213,62 @@ def assert_room(
         raise TrainingError(f"{too_much} {advice}")
 
 
+def assert_possible_here(
+    settings: TrainingSettings,
+    components: Components,
+    check: DeviceCheck | None,
+    processes: Processes,
+    *,
+    resolution: int,
+) -> None:
+    """The device computes such steps rightly, and has the memory for one.
+
+    Raises:
+        TrainingError: as `assert_fits` and `assert_room`.
+    """
+    device, dtype = processes.device, processes.half_precision or torch.float32
+    assert_fits(settings, resolution=resolution, device=device, check=check)
+    assert_room(settings, components, resolution=resolution, device=device, dtype=dtype)
+
+
+def offload_unneeded(
+    settings: TrainingSettings,
+    components: Components,
+    digests: Mapping[str, str],
+    loras: Iterable[Lora],
+    *,
+    user_data: UserData,
+    processes: Processes,
+) -> tuple[OffloadedModule, ...]:
+    """The VAE leaves memory, and the text encoder where all texts are encoded: not where a prompt's LoRA changes it.
+
+    What learns from passes in half precision is rounded to it. Returned is what images need.
+    """
+    half = processes.half_precision
+
+    def offloaded(part: nn.Module, name: str, stand_in: torch.dtype | None = None) -> OffloadedModule:
+        file = user_data.cache / "parked" / f"{digests[name]}.safetensors"
+        module = OffloadedModule(part, file, stand_in=stand_in)
+        module.offload()
+        return module
+
+    needed = [offloaded(components.vae, "vae")]
+    if half is not None:
+        needed.append(offloaded(components.unet, "unet", half))
+    is_changed = settings.train_text_encoder or any(lora.text_encoder for lora in loras)
+    if not (is_changed or settings.shuffle_caption):
+        offloaded(components.text_encoder, "text_encoder")
+    elif half is not None and settings.train_text_encoder:
+        needed.append(offloaded(components.text_encoder, "text_encoder", half))
+    return tuple(needed)
+
+
+def latents_bytes(settings: TrainingSettings, components: Components, plan: TrainingPlan, num_variants: int) -> int:
+    """What so many variants of images take in the cache; of a Speed LoRA, so many of its teacher's images."""
+    kept = settings.speed_steps + 1 if settings.makes_speed_lora else 2
+    return num_variants * kept * 4 * int(components.vae.config.latent_channels) * plan.resolution**2 // 64
+
+
 def disk_bytes(
     settings: TrainingSettings,
     components: Components,
@@ -222,11 +282,9 @@ def disk_bytes(
 
     Args:
         num_loaded: parameters of the whole model.
-        num_variants: images in all their crops and mirrorings.
+        num_variants: of all images.
     """
     area = plan.resolution**2
-    kept = settings.speed_steps + 1 if settings.makes_speed_lora else 2
-    latent = kept * 4 * int(components.vae.config.latent_channels) * area // 64
     embedding = 4 * 77 * int(components.unet.config.cross_attention_dim)
     # What is parked has no parameters now: all that were loaded, without the U-Net's own.
     own = sum(p.numel() for p in components.unet.parameters()) - plan.num_parameters
@@ -238,7 +296,7 @@ def disk_bytes(
     num_samples = settings.max_train_steps // settings.validation_steps + 1
     a_sample = weights // 2 + settings.num_validation_images * 2 * area
     return (
-        num_variants * latent
+        latents_bytes(settings, components, plan, num_variants)
         + num_captions * embedding
         + offloaded
         + num_checkpoints * a_checkpoint

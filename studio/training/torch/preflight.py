@@ -20,7 +20,7 @@ from studio.engine.memory import MemoryMeter, all_present, free_bytes, read_acce
 from studio.training.begin import assert_consistent, take_snapshot
 from studio.training.folder import Offer, PassFacts, Preflight, TrainingPlan
 from studio.training.settings import TrainingSettings
-from studio.training.torch.caches import crop_to_pixels, read_item, variants_of
+from studio.training.torch.caches import read_item, show_variants, to_pixels
 from studio.training.torch.data import RunData, TrainingSet, captions_of, fewer_sizes, make_training_set
 from studio.training.torch.loss import NUM_TRIPLES
 from studio.training.torch.memory import (
@@ -29,6 +29,7 @@ from studio.training.torch.memory import (
     NEARLY_ALL,
     SHARE_OF_FREE,
     disk_bytes,
+    latents_bytes,
     memory_warnings,
 )
 from studio.training.torch.paths import NUM_FIXED
@@ -36,6 +37,7 @@ from studio.training.torch.preparation import Prepared, prepare
 from studio.training.torch.processes import Processes, precision_of_passes
 from studio.training.torch.recomputation import RecomputationCosts, curve_of, measure_costs, set_checkpointing
 from studio.training.torch.validation import settings_notes
+from studio.training.variants import cut
 
 TIMED_PASSES = 2
 FEW_STEPS = 2
@@ -162,7 +164,7 @@ def _encoding_seconds(prepared: Prepared) -> float:
     if prepared.settings.makes_speed_lora:
         return _drawing_seconds(prepared, prepared.settings.teacher_steps)
     item, components = prepared.data.items[0], prepared.manager.components
-    pixels = crop_to_pixels(read_item(item), item.crops[0], item.bucket, flip=False)
+    pixels = to_pixels(cut(read_item(item), item.variants[0], item.bucket))
     with all_present(prepared.offloaded), torch.inference_mode():
         started = time.perf_counter()
         components.vae.encode(pixels.to(components.vae.device, components.vae.dtype))
@@ -222,8 +224,7 @@ def _num_variants(settings: TrainingSettings, whole: TrainingSet) -> int:
     """How many latents are kept; of a Speed LoRA, how many images its teacher draws."""
     if settings.makes_speed_lora:
         return settings.num_teacher_images + NUM_FIXED
-    items = (*whole.items, *whole.held_out)
-    return sum(len(variants_of(item, horizontal_flip=settings.horizontal_flip)) for item in items)
+    return sum(len(item.variants) for item in (*whole.items, *whole.held_out))
 
 
 @for_later()
@@ -274,6 +275,9 @@ def _forecast(
         warnings=(*memory_warnings(chosen, limit=limit, disk=disk, free_disk=free_disk), *settings_notes(settings)),
         curve=() if costs is None else curve_of(costs, measured.with_checkpointing, measured.without, settings),
         checkpointing_percent=100.0 if on or costs is None else costs.percent_of(prepared.plan.recomputed),
+        num_latents=num_variants,
+        latents_bytes=latents_bytes(settings, prepared.manager.components, prepared.plan, num_variants),
+        variants=None if settings.makes_speed_lora else show_variants(whole.items),
     )
 
 
@@ -311,7 +315,8 @@ def _gains(other: PassFacts, chosen: PassFacts) -> bool:
 
 def _change_words(other: PassFacts, chosen: PassFacts) -> str:
     memory = _memory_change(other.peak_bytes - chosen.peak_bytes)
-    return _("{memory}, {share} time (measured)", memory=memory, share=_percent(other.seconds / chosen.seconds))
+    share = percent(other.seconds / chosen.seconds - 1, "+.0f").replace("-", "−")
+    return _("{memory}, {share} time (measured)", memory=memory, share=share)
 
 
 def _fewer_steps(settings: TrainingSettings, saved_seconds: float) -> tuple[Offer, ...]:
@@ -342,7 +347,3 @@ def _fewer_sizes(settings: TrainingSettings, whole: TrainingSet, resolution: int
 
 def _memory_change(num_bytes: int) -> str:
     return _(N_("−{size}") if num_bytes < 0 else N_("+{size}"), size=gigabytes(abs(num_bytes)))
-
-
-def _percent(ratio: float) -> str:
-    return percent(ratio - 1, "+.0f").replace("-", "−")

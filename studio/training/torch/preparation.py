@@ -1,12 +1,12 @@
 """Everything before the first step: model, images, caches, layers that learn, and what was decided."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler
-from torch import nn
 
 from studio.core.errors import LoraError, SettingsError, TrainingError, WeightsFileError
 from studio.core.language import _, said
@@ -18,13 +18,14 @@ from studio.datasets.snapshot import mask_notes
 from studio.engine.denoise import assert_possible
 from studio.engine.device import give_back_between_blocks, give_back_free_memory
 from studio.engine.hub_download import DownloadWatcher
-from studio.engine.lora_layers import Lora
+from studio.engine.lora_layers import Lora, read_lora
 from studio.engine.memory import OffloadedModule
 from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
 from studio.images.prompts import take_lora_tags
+from studio.loras.files import file_at, with_content
 from studio.loras.library import LoraLibrary
-from studio.training.folder import TrainingPlan
+from studio.training.folder import LoraFile, TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import BatchMaker
@@ -40,9 +41,9 @@ from studio.training.torch.data import RunData, TrainingSet, make_training_set, 
 from studio.training.torch.loss import Denoiser, NoiseLoss
 from studio.training.torch.memory import (
     CheckpointingDecision,
-    assert_fits,
-    assert_room,
+    assert_possible_here,
     decide_checkpointing,
+    offload_unneeded,
 )
 from studio.training.torch.paths import SegmentMaker, Teacher
 from studio.training.torch.processes import Processes, precision_of_passes
@@ -97,10 +98,10 @@ def prepare(
     manager, facts = _load(settings, processes.device, user_data, report=report, cancelled=cancelled)
     components = manager.components
     resolution = plan.resolution if plan else settings.resolution or facts.width
-    _assert_possible_here(settings, components, facts, processes, resolution=resolution)
-    tagged = _tagged_loras(settings, manager, is_new=plan is None)
+    assert_possible_here(settings, components, facts.device_check, processes, resolution=resolution)
+    held = _hold_loras(settings, manager, plan)
     training_set = make_training_set(data.snapshot, settings, resolution=resolution, prior=data.prior)
-    digests = _digests(settings, components, plan)
+    alone, digests = _digests(settings, manager, plan)
     caches = fill_caches(
         settings,
         training_set,
@@ -113,7 +114,7 @@ def prepare(
     )
     training_set = replace(training_set, notes=(*training_set.notes, *mask_notes(caches[2].seen(training_set.items))))
     prompts, generations, check = _images(settings, manager, training_set, plan, resolution=resolution)
-    offloaded = _offload(settings, components, digests, tagged, user_data=user_data, processes=processes)
+    offloaded = offload_unneeded(settings, components, digests, held.values(), user_data=user_data, processes=processes)
     maker: BatchMaker | SegmentMaker = _batch_maker(settings, training_set, components, caches, processes.device)
     if settings.makes_speed_lora:
         teacher = Teacher(components, settings, caches[1], digests, resolution, user_data.cache / "paths")
@@ -122,7 +123,9 @@ def prepare(
     noise_loss = NoiseLoss(settings, maker.noise_scheduler)
     if plan is None:
         decision = _decide(settings, denoiser, maker, processes)
-        plan = _plan(settings, data, training_set, facts, decision, processes, digests, adapters, prompts, resolution)
+        plan = _plan(
+            settings, data, training_set, facts, decision, processes, alone, held, adapters, prompts, resolution
+        )
     set_checkpointing(denoiser, on=plan.gradient_checkpointing, recomputed=plan.recomputed)
     if plan.gradient_checkpointing and processes.device.type == "cpu":
         give_back_between_blocks(components.unet)
@@ -150,15 +153,6 @@ def _batch_maker(
         masks=masks,
         device=device,
     )
-
-
-def _assert_possible_here(
-    settings: TrainingSettings, components: Components, facts: EngineFacts, processes: Processes, *, resolution: int
-) -> None:
-    """The device computes such steps rightly, and has the memory for one."""
-    device, dtype = processes.device, processes.half_precision or torch.float32
-    assert_fits(settings, resolution=resolution, device=device, check=facts.device_check)
-    assert_room(settings, components, resolution=resolution, device=device, dtype=dtype)
 
 
 def _images(
@@ -202,29 +196,51 @@ def _load(
         ),
         on_check=lambda part: report(_("Checking the device: {part}.", part=_(part))),
     )
-    if settings.teacher_loras:  # as weights, not as hooks: what learns computes with the weights themselves
-        manager.loras.sum_limit_bytes = sys.maxsize
-        manager.loras.use(settings.teacher_loras)
     return manager, facts
 
 
-def _tagged_loras(settings: TrainingSettings, manager: PipelineManager, *, is_new: bool) -> tuple[Lora, ...]:
-    """The teacher's LoRA and those of the user's validation prompts, each read whole and checked against the model.
+def _hold_loras(settings: TrainingSettings, manager: PipelineManager, plan: TrainingPlan | None) -> dict[str, Lora]:
+    """The teacher's LoRA and those of the user's validation prompts by their names, each checked against the model.
 
-    A run that goes on does so without one that is gone since: its images are told as missing when they are due.
+    From now on their names mean what is read here. A run that goes on finds its files under other names, too, and does
+    without a prompt's that is gone: its images are told as missing when they are due.
 
     Raises:
         TrainingError: where a prompt of a new run cannot be followed.
+        LoraError: where the teacher's LoRA cannot be found.
     """
-    found = [manager.loras.read(choice.name) for choice in settings.teacher_loras]
+    held, known = dict[str, Lora](), plan.loras if plan else {}
+
+    def hold(name: str) -> None:
+        if name in held:
+            return
+        own = manager.library.name_of(name)
+        held[name] = read_lora(own, _file_of(name, known.get(name), manager.library), manager.components)
+        manager.loras.held |= {name: held[name], own: held[name]}
+
+    for choice in settings.teacher_loras:
+        hold(choice.name)
     for prompt in settings.validation_prompts:
         try:
-            found += [manager.loras.read(choice.name) for choice in take_lora_tags(prompt)[1]]
+            for choice in take_lora_tags(prompt)[1]:
+                hold(choice.name)
         except (SettingsError, LoraError, WeightsFileError) as error:
-            if is_new:
+            if plan is None:
                 words = _("validation_prompts: {prompt!r} cannot be used. {error}", prompt=prompt, error=error)
                 raise TrainingError(words) from error
-    return tuple(found)
+    return held
+
+
+def _file_of(name: str, begun_with: LoraFile | None, library: LoraLibrary) -> Path:
+    """The file of a LoRA; of one with which a run began the same bytes, whatever they are called now."""
+    if begun_with is None:
+        return library.find(name)
+    named = [library.path_of(other) for other in library.names()]
+    path = with_content([*filter(None, [file_at(name)]), *named], begun_with.sha256, begun_with.size_bytes)
+    if path is None:
+        words = _("The library no longer has the LoRA {name} with which the run began. Put it back.", name=name)
+        raise LoraError(words)
+    return path
 
 
 def _put_layers_in(
@@ -237,57 +253,40 @@ def _put_layers_in(
     return adapters, Denoiser(components, train_text_encoder=settings.train_text_encoder)
 
 
-def _digests(settings: TrainingSettings, components: Components, plan: TrainingPlan | None) -> dict[str, str]:
-    """Of the model's parts; a run that goes on has the model that it began with.
+def _digests(
+    settings: TrainingSettings, manager: PipelineManager, plan: TrainingPlan | None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Of the model's parts: as they are alone, and with the teacher's LoRA, which acts from now on.
+
+    A run that goes on has the model with which it began. That is seen without the LoRA: another device adds it to the
+    weights with other last bits.
 
     Raises:
         TrainingError: where it is another one.
     """
-    digests = {
-        "unet": fingerprint_of(components.unet),
-        "vae": digest_of(components.vae),
-        "text_encoder": digest_of(components.text_encoder),
-    }
-    if plan is not None and plan.model_digests != digests:
+    alone = learned_from = _digests_of(manager.components)
+    if settings.teacher_loras:  # as weights, not as hooks: what learns computes with the weights themselves
+        manager.loras.sum_limit_bytes = sys.maxsize
+        manager.loras.use(settings.teacher_loras)
+        learned_from = _digests_of(manager.components)
+    # Runs from before their LoRAs were kept in the plan kept what they learned from.
+    is_old = plan is not None and bool(settings.teacher_loras) and not plan.loras
+    if plan is not None and plan.model_digests != (learned_from if is_old else alone):
         words = _(
             "The model {model} is another one than when the run began. Put the old one back, or duplicate the run to "
             "train on this one.",
             model=settings.model,
         )
         raise TrainingError(words)
-    return digests
+    return alone, learned_from
 
 
-def _offload(
-    settings: TrainingSettings,
-    components: Components,
-    digests: Mapping[str, str],
-    tagged: Sequence[Lora],
-    *,
-    user_data: UserData,
-    processes: Processes,
-) -> tuple[OffloadedModule, ...]:
-    """The VAE leaves memory, and the text encoder where all texts are encoded: not where a prompt's LoRA changes it.
-
-    What learns from passes in half precision is rounded to it. Returned is what images need.
-    """
-    half = processes.half_precision
-
-    def offloaded(part: nn.Module, name: str, stand_in: torch.dtype | None = None) -> OffloadedModule:
-        file = user_data.cache / "parked" / f"{digests[name]}.safetensors"
-        module = OffloadedModule(part, file, stand_in=stand_in)
-        module.offload()
-        return module
-
-    needed = [offloaded(components.vae, "vae")]
-    if half is not None:
-        needed.append(offloaded(components.unet, "unet", half))
-    is_changed = settings.train_text_encoder or any(lora.text_encoder for lora in tagged)
-    if not (is_changed or settings.shuffle_caption):
-        offloaded(components.text_encoder, "text_encoder")
-    elif half is not None and settings.train_text_encoder:
-        needed.append(offloaded(components.text_encoder, "text_encoder", half))
-    return tuple(needed)
+def _digests_of(components: Components) -> dict[str, str]:
+    return {
+        "unet": fingerprint_of(components.unet),
+        "vae": digest_of(components.vae),
+        "text_encoder": digest_of(components.text_encoder),
+    }
 
 
 def _decide(
@@ -311,6 +310,7 @@ def _plan(
     decision: CheckpointingDecision,
     processes: Processes,
     digests: Mapping[str, str],
+    held: Mapping[str, Lora],
     adapters: Adapters,
     prompts: tuple[str, ...],
     resolution: int,
@@ -337,6 +337,7 @@ def _plan(
         model=facts.model,
         model_revision=facts.model_revision,
         model_digests=dict(digests),
+        loras={name: LoraFile(sha256=lora.sha256, size_bytes=lora.path.stat().st_size) for name, lora in held.items()},
         device=facts.device,
         device_name=facts.device_name,
         versions=versions(),

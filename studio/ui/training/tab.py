@@ -16,7 +16,7 @@ from studio.core.settings import parse_settings
 from studio.core.text import duration, gigabytes, template
 from studio.engine.process.client import EngineClient
 from studio.training.begin import assert_consistent, begin_run
-from studio.training.folder import Offer, Preflight
+from studio.training.folder import Offer, Preflight, variants_words
 from studio.training.session import TrainingView
 from studio.training.settings import TrainingSettings
 from studio.ui.datasets.captioning import CaptionJobs
@@ -176,7 +176,8 @@ def _preflight_html(state: PreflightState, found: Preflight | None) -> Markup:
         return problem(state.problem)
     if found is None:
         return paragraph("quiet", _("“Preflight” runs a few real steps to estimate time, memory and disk space."))
-    return _template("preflight", found=found) + _curve_html(found)
+    html = _template("preflight", found=found) + _curve_html(found)
+    return html + _template("variants", shown=found.variants, words=variants_words(found)) if found.variants else html
 
 
 CURVE_WIDTH, CURVE_HEIGHT = 300, 90

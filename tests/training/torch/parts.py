@@ -153,9 +153,9 @@ def make_bench(
     masks = MaskCache(cache / "masks", vae_scale_factor(components))
     items = (*data.items, *data.held_out)
     for item in items:
-        masks.fill(item, horizontal_flip=settings.horizontal_flip)
-    for item in latents.missing(items, horizontal_flip=settings.horizontal_flip):
-        latents.encode(item, components, horizontal_flip=settings.horizontal_flip)
+        masks.fill(item)
+    for item in latents.missing(items):
+        latents.encode(item, components)
     for caption in texts.missing(["", *captions_of(items)]):
         texts.encode(caption, components)
     noise_scheduler = DDPMScheduler.from_config(components.pipeline.scheduler.config, prediction_type=prediction_type)

@@ -15,7 +15,7 @@ from studio.datasets.snapshot import Snapshot, mask_notes, with_masks
 from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
 from studio.training.torch.batches import Draw, TrainingBatch, draw
-from studio.training.torch.caches import MaskCache, Variant, variants_of
+from studio.training.torch.caches import MaskCache
 from studio.training.torch.data import RunData, make_training_set
 from studio.training.torch.preparation import prepare
 from studio.training.torch.processes import Processes
@@ -85,6 +85,8 @@ def test_a_batch_is_the_same_in_another_maker_that_jumps_to_it(
         ({"noise_offset": 0.1}, ("noisy_BCHW", "target_BCHW")),
         ({"seed": 43}, ("noisy_BCHW", "target_BCHW", "timesteps_B", "text_BND")),
         ({"horizontal_flip": True}, ("noisy_BCHW",)),
+        ({"scale_jitter_percent": 20}, ("noisy_BCHW",)),
+        ({"brightness_jitter_percent": 20}, ("noisy_BCHW",)),
     ],
 )
 def test_an_option_does_not_move_what_others_draw(
@@ -130,7 +132,7 @@ def test_what_is_noised_is_one_latent_of_the_posterior(snapshot: Snapshot, parts
                 item = bench.item(batch.keys[i])
                 with Image.open(item.path) as image:
                     size = (item.bucket.width, item.bucket.height)
-                    wanted = encoded(parts, image.crop(item.crops[0]), size, draws[i].posterior_CHW)
+                    wanted = encoded(parts, image.crop(item.variants[0].crop), size, draws[i].posterior_CHW)
                 torch.testing.assert_close(found.float(), wanted, atol=2e-4, rtol=2e-4)
 
 
@@ -143,7 +145,7 @@ def test_many_draws_have_the_mean_and_deviation_of_the_vae(tmp_path: Path, parts
         / parts.vae.config.scaling_factor
     )
     (item,) = bench.data.items
-    mean, deviation = bench.latents.moments(item, Variant(item.crops[0], False)).double()
+    mean, deviation = bench.latents.moments(item, item.variants[0]).double()
     scores = (found - mean) / deviation
     low = torch.tensor([d.timestep < 800 for n in range(300) for d in draws_of(bench, n)])
     scores = scores[low]
@@ -168,7 +170,7 @@ def test_with_mirroring_half_of_the_pictures_are_mirrored_ones(
                 item = bench.item(batch.keys[i])
                 size = (item.bucket.width, item.bucket.height)
                 with Image.open(item.path) as image:
-                    cut = image.crop(item.crops[0])
+                    cut = image.crop(item.variants[0].crop)
                     plain = encoded(parts, cut, size, draws[i].posterior_CHW)
                     mirrored = encoded(parts, ImageOps.mirror(cut), size, draws[i].posterior_CHW)
                 errors = [float((found.float() - latent).abs().max()) for latent in (plain, mirrored)]
@@ -195,11 +197,63 @@ def test_random_crops_are_all_seen_and_each_is_its_window(tmp_path: Path, parts:
         for found, chance in zip(latents_in(bench, batch, draws), draws, strict=True):
             if chance.timestep < 500:
                 with Image.open(item.path) as image:
-                    windows = [encoded(parts, image.crop(c), (64, 64), chance.posterior_CHW) for c in item.crops]
+                    windows = [
+                        encoded(parts, image.crop(variant.crop), (64, 64), chance.posterior_CHW)
+                        for variant in item.variants
+                    ]
                 errors = [float((found.float() - latent).abs().max()) for latent in windows]
                 assert min(errors) < 2e-4
                 seen.add(errors.index(min(errors)))
-    assert seen == set(range(len(item.crops)))
+    assert seen == set(range(len(item.variants)))
+
+
+ALL_VARIANTS: dict[str, object] = {
+    "crop": "random",
+    "horizontal_flip": True,
+    "scale_jitter_percent": 40,
+    "brightness_jitter_percent": 30,
+    "num_variants": 5,
+}
+
+
+def test_every_variant_is_seen_and_is_that_of_the_seed_and_the_number(
+    tmp_path: Path, parts: Components, cache: Path
+) -> None:
+    """Against the image files: cut, scaled and brightened by Pillow and numpy, and encoded."""
+    snapshot = snapshot_of(save_pictures(tmp_path, [(200, 130), (220, 120)]))
+    bench = make_bench(snapshot, settings_of(use_buckets=False, **ALL_VARIANTS), parts, cache)
+    seen: dict[str, set[int]] = {}
+    for number in range(40):
+        batch, draws = bench.maker.batch(number), draws_of(bench, number)
+        for key, found, chance in zip(batch.keys, latents_in(bench, batch, draws), draws, strict=True):
+            item = bench.item(key)
+            index = int(chance.crop * 5) + (5 if chance.flip < 0.5 else 0)
+            variant = item.variants[index]
+            assert variant.flip == (chance.flip < 0.5)
+            if chance.timestep < 500:
+                with Image.open(item.path) as image:
+                    window = image.convert("RGB").crop(variant.crop).resize((64, 64), Image.Resampling.LANCZOS)
+                levels = np.asarray(window.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if variant.flip else window)
+                bright = 255 * (levels / 255.0) ** (np.log(0.5 + variant.brightness / 2) / np.log(0.5))
+                as_trained = Image.fromarray(np.round(bright).astype(np.uint8))
+                wanted = encoded(parts, as_trained, (64, 64), chance.posterior_CHW)
+                torch.testing.assert_close(found.float(), wanted, atol=2e-4, rtol=2e-4)
+            seen.setdefault(key, set()).add(index)
+    assert all(indices == set(range(10)) for indices in seen.values())
+
+
+def test_variants_are_the_same_in_another_maker_and_others_with_another_seed(
+    tmp_path: Path, parts: Components, cache: Path
+) -> None:
+    snapshot = snapshot_of(save_pictures(tmp_path, [(200, 130), (220, 120)]))
+    one, again = (make_bench(snapshot, settings_of(**ALL_VARIANTS), parts, cache) for __ in range(2))
+    walked = [one.maker.batch(number) for number in range(12)]
+    for number in (11, 3, 7):
+        assert_same(again.maker.batch(number), walked[number])
+    other = make_bench(snapshot, settings_of(**ALL_VARIANTS, seed=7), parts, cache)
+    assert other.data.items == one.data.items, "what is cached is found again"
+    chosen = [[d.crop for n in range(9) for d in draws_of(bench, n)] for bench in (other, one)]
+    assert chosen[0] != chosen[1]
 
 
 def test_repeats_and_regularisation_pictures_are_seen_in_proportion(
@@ -255,7 +309,7 @@ def test_a_v_models_target_is_the_velocity(snapshot: Snapshot, parts: Components
         batch, draws = bench.maker.batch(number), draws_of(bench, number)
         for i, chance in enumerate(draws):
             item = bench.item(batch.keys[i])
-            mean, deviation = bench.latents.moments(item, Variant(item.crops[0], False))
+            mean, deviation = bench.latents.moments(item, item.variants[0])
             latent = (mean + deviation * chance.posterior_CHW) * parts.vae.config.scaling_factor
             bar = float(bars[chance.timestep])
             wanted = bar**0.5 * chance.noise_CHW - (1 - bar) ** 0.5 * latent
@@ -479,14 +533,14 @@ def test_a_mask_is_cut_where_its_picture_is_cut(tmp_path: Path, parts: Component
     )
     bench = make_bench(snapshot_of(tmp_path / "own"), settings, parts, cache)
     (item,) = bench.data.items
-    middles = {round((left + right) / 2 / 240, 2) for left, _, right, _ in item.crops}
+    middles = {round((left + right) / 2 / 240, 2) for left, _, right, _ in (variant.crop for variant in item.variants)}
     seen = set()
     for number in range(20):
         mask = bench.maker.batch(number).mask_B1HW
         assert mask is not None
         seen.add(round(float(mask.mean()), 2))
         (chance,) = draws_of(bench, number)
-        left, _, right, _ = item.crops[int(chance.crop * len(item.crops))]
+        left, _, right, _ = item.variants[int(chance.crop * len(item.variants))].crop
         assert float(mask.mean()) == pytest.approx((left + right) / 2 / 240, abs=0.01)
     assert len(seen) == len(middles) > 1
 
@@ -523,16 +577,16 @@ def test_masks_that_went_are_taken_from_the_cache(tmp_path: Path, parts: Compone
     settings = settings_of(mask_folder=str(mask.parent), unmasked_weight=0.0)
     snapshot = with_masks(snapshot_of(tmp_path / "own"), settings.mask_folder)
     (item,) = make_training_set(snapshot, settings, resolution=64).items
-    (variant,) = variants_of(item, horizontal_flip=False)
-    MaskCache(cache / "masks", 8).fill(item, horizontal_flip=False)
+    (variant,) = item.variants
+    MaskCache(cache / "masks", 8).fill(item)
     mask.unlink()
     masks = MaskCache(cache / "masks", 8)
-    masks.fill(item, horizontal_flip=False)
+    masks.fill(item)
     torch.testing.assert_close(masks.share(item, variant), torch.full((1, 8, 8), 77 / 255))
     assert item.mask is not None
     other = replace(item, mask=item.mask.model_copy(update={"sha256": "0" * 64}))
     with pytest.raises(TrainingError, match=r"The mask .* of a\.png can no longer be read"):
-        masks.fill(other, horizontal_flip=False)
+        masks.fill(other)
 
 
 def test_what_is_seen_of_masks_stands_in_the_plan(tmp_path: Path, processes: Processes) -> None:

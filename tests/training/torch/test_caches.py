@@ -1,6 +1,7 @@
 """What was encoded once is found again, whole or not at all, and never for anything else."""
 
 import copy
+import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,14 +21,13 @@ from studio.engine.pipeline import PipelineManager
 from studio.training.torch.caches import (
     LatentCache,
     TextCache,
-    Variant,
     digest_of,
     fill_caches,
     fingerprint_of,
-    variants_of,
 )
 from studio.training.torch.data import TrainingItem, make_training_set
 from studio.training.torch.processes import Processes
+from studio.training.variants import Variant
 from tests.training.torch.parts import items_of, save_picture, settings_of, snapshot_of
 
 
@@ -50,10 +50,15 @@ def item(tmp_path: Path) -> TrainingItem:
     return made
 
 
-def encode(cache: LatentCache, item: TrainingItem, components: Components, *, flip: bool = False) -> Path:
+def encode(cache: LatentCache, item: TrainingItem, components: Components) -> Path:
     """Encode an item and give the file of its first variant."""
-    cache.encode(item, components, horizontal_flip=flip)
-    return cache.file(item, variants_of(item, horizontal_flip=flip)[0])
+    cache.encode(item, components)
+    return cache.file(item, item.variants[0])
+
+
+def with_mirror(item: TrainingItem) -> TrainingItem:
+    """As with mirroring switched on."""
+    return replace(item, variants=(*item.variants, *(replace(variant, flip=True) for variant in item.variants)))
 
 
 def moments_by_hand(image: Image.Image, components: Components, size: tuple[int, int]) -> torch.Tensor:
@@ -71,7 +76,7 @@ def test_the_cache_holds_what_the_vae_makes_of_the_crop(
     encode(latents, item, parts)
     with Image.open(item.path) as image:
         wanted = moments_by_hand(image.convert("RGB").crop((15, 0, 85, 70)), parts, (64, 64))
-    found = latents.moments(item, Variant(item.crops[0], False))
+    found = latents.moments(item, item.variants[0])
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
@@ -79,33 +84,33 @@ def test_the_cache_holds_what_the_vae_makes_of_the_crop(
 def test_a_mirrored_variant_is_the_mirrored_picture_encoded(
     latents: LatentCache, item: TrainingItem, parts: Components
 ) -> None:
-    encode(latents, item, parts, flip=True)
+    encode(latents, with_mirror(item), parts)
     with Image.open(item.path) as image:
         mirrored = ImageOps.mirror(image.convert("RGB").crop((15, 0, 85, 70)))
-    found = latents.moments(item, Variant(item.crops[0], True))
+    found = latents.moments(item, replace(item.variants[0], flip=True))
     torch.testing.assert_close(found, moments_by_hand(mirrored, parts, (64, 64)), atol=1e-5, rtol=1e-5)
-    plain = latents.moments(item, Variant(item.crops[0], False))
+    plain = latents.moments(item, item.variants[0])
     assert (found - plain.flip(-1)).abs().max() > 1e-3, "the VAE is not symmetrical: turning latents round is not it"
 
 
 def test_each_random_crop_is_that_window_encoded(latents: LatentCache, tmp_path: Path, parts: Components) -> None:
     save_picture(tmp_path / "own" / "shoe.png", size=(180, 70))
     (item,) = items_of(snapshot_of(tmp_path / "own"), use_buckets=False, crop="random")
-    assert len(item.crops) > 1
+    assert len(item.variants) > 1
     encode(latents, item, parts)
     with Image.open(item.path) as image:
-        for crop in item.crops:
-            wanted = moments_by_hand(image.convert("RGB").crop(crop), parts, (64, 64))
-            torch.testing.assert_close(latents.moments(item, Variant(crop, False)), wanted, atol=1e-5, rtol=1e-5)
+        for variant in item.variants:
+            wanted = moments_by_hand(image.convert("RGB").crop(variant.crop), parts, (64, 64))
+            torch.testing.assert_close(latents.moments(item, variant), wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_a_second_run_touches_nothing(tmp_path: Path, snapshot: Snapshot, parts: Components) -> None:
-    items = items_of(snapshot)
+    items = items_of(snapshot, horizontal_flip=True)
 
     def run() -> None:
         latents, texts = LatentCache(tmp_path / "l", "v", "cpu"), TextCache(tmp_path / "t", "e", "cpu")
-        for item in latents.missing(items, horizontal_flip=True):
-            latents.encode(item, parts, horizontal_flip=True)
+        for item in latents.missing(items):
+            latents.encode(item, parts)
         for caption in texts.missing(["", *(item.caption for item in items)]):
             texts.encode(caption, parts)
 
@@ -155,30 +160,63 @@ def test_mirroring_that_is_switched_on_later_encodes_only_the_mirrored(
 ) -> None:
     file = encode(latents, item, parts)
     before = file.stat().st_mtime_ns
-    assert latents.missing([item], horizontal_flip=False) == []
-    assert latents.missing([item], horizontal_flip=True) == [item]
-    encode(latents, item, parts, flip=True)
+    assert latents.missing([item]) == []
+    assert latents.missing([with_mirror(item)]) == [with_mirror(item)]
+    encode(latents, with_mirror(item), parts)
     assert file.stat().st_mtime_ns == before
-    assert latents.missing([item], horizontal_flip=True) == []
+    assert latents.missing([with_mirror(item)]) == []
+
+
+def test_more_variants_encode_what_is_new_alone(latents: LatentCache, tmp_path: Path, parts: Components) -> None:
+    save_picture(tmp_path / "own" / "shoe.png", size=(180, 130))
+    changes = {"brightness_jitter_percent": 20, "scale_jitter_percent": 30}
+    few, more, other = (
+        items_of(snapshot_of(tmp_path / "own"), **values)
+        for values in (
+            {**changes, "num_variants": 3},
+            {**changes, "num_variants": 5},
+            {**changes, "num_variants": 3, "brightness_jitter_percent": 10},
+        )
+    )
+    latents.encode(few[0], parts)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
+    assert len(before) == 3
+    assert latents.missing(few) == []
+    assert latents.missing(more) == list(more)
+    assert latents.missing(other) == list(other)
+    latents.encode(more[0], parts)
+    assert len(list(tmp_path.rglob("*.npy"))) == 5
+    assert all(path.stat().st_mtime_ns == moment for path, moment in before.items())
+    found = [latents.moments(more[0], variant) for variant in more[0].variants]
+    assert len({moments.numpy().tobytes() for moments in found}) == 5
+
+
+def test_without_brightness_the_files_are_those_of_before_there_was_any(
+    latents: LatentCache, item: TrainingItem
+) -> None:
+    """What is encoded already need not be encoded again."""
+    parts = ("3", "a VAE", "cpu", torch.__version__, item.sha256, item.background)
+    name = hashlib.sha256(repr((*parts, item.variants[0].crop, item.bucket, False)).encode()).hexdigest()
+    assert latents.file(item, item.variants[0]).stem == name
 
 
 def test_a_picture_that_changed_is_named(latents: LatentCache, item: TrainingItem, parts: Components) -> None:
     save_picture(item.path, size=(100, 70), seed=1)
     with pytest.raises(TrainingError, match=r"shoe\.png is another file than when the run began"):
-        latents.encode(item, parts, horizontal_flip=False)
+        latents.encode(item, parts)
 
 
 def test_a_picture_that_is_gone_is_named(latents: LatentCache, item: TrainingItem, parts: Components) -> None:
     item.path.unlink()
     with pytest.raises(TrainingError, match=r"shoe\.png can no longer be read"):
-        latents.encode(item, parts, horizontal_flip=False)
+        latents.encode(item, parts)
 
 
 def test_what_is_cached_needs_its_picture_no_more(latents: LatentCache, item: TrainingItem, parts: Components) -> None:
     encode(latents, item, parts)
     item.path.unlink()
-    latents.encode(item, parts, horizontal_flip=False)
-    assert latents.moments(item, Variant(item.crops[0], False)).shape == (2, 4, 8, 8)
+    latents.encode(item, parts)
+    assert latents.moments(item, item.variants[0]).shape == (2, 4, 8, 8)
 
 
 # Damage
@@ -218,8 +256,8 @@ def test_a_damaged_file_is_made_again(
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
     with pytest.raises(TrainingError, match="The cache lost the latents"):
-        latents.moments(item, Variant(item.crops[0], False))
-    assert latents.missing([item], horizontal_flip=False) == [item]
+        latents.moments(item, item.variants[0])
+    assert latents.missing([item]) == [item]
     encode(latents, item, parts)
     assert file.read_bytes() == whole
 
@@ -245,7 +283,7 @@ def test_no_flipped_bit_goes_unnoticed(latents: LatentCache, item: TrainingItem,
     assert whole[header - 1 : header] == b"\n"
     for index, bit in bits:
         file.write_bytes(whole[:index] + bytes([whole[index] ^ (1 << bit)]) + whole[index + 1 :])
-        assert latents.missing([item], horizontal_flip=False) == [item], (index, bit)
+        assert latents.missing([item]) == [item], (index, bit)
 
 
 def test_a_file_that_vanishes_during_training_is_told(
@@ -253,7 +291,7 @@ def test_a_file_that_vanishes_during_training_is_told(
 ) -> None:
     encode(latents, item, parts).unlink()
     with pytest.raises(TrainingError, match=r"The cache lost the latents of shoe\.png .*Resume the run"):
-        latents.moments(item, Variant(item.crops[0], False))
+        latents.moments(item, item.variants[0])
     with pytest.raises(TrainingError, match="The cache lost the embedding of 'a shoe'"):
         TextCache(tmp_path / "t", "e", "cpu").embedding("a shoe")
 
@@ -276,8 +314,8 @@ def test_latents_with_nan_in_one_channel_are_refused_by_name(
     bias = components.vae.quant_conv.bias
     bias.data[2] = torch.nan
     with pytest.raises(TrainingError, match=r"The VAE gives NaN or infinite latents for shoe\.png"):
-        latents.encode(item, components, horizontal_flip=False)
-    assert latents.missing([item], horizontal_flip=False) == [item]
+        latents.encode(item, components)
+    assert latents.missing([item]) == [item]
 
 
 def test_an_embedding_with_nan_is_refused(tmp_path: Path, components: Components) -> None:
@@ -296,7 +334,7 @@ def test_the_same_bytes_under_another_name_are_found(
 ) -> None:
     encode(latents, item, parts)
     other = replace(item, key="copy/of.png", path=Path("/nowhere"), caption="another", weight=0.5, repeats=3)
-    assert latents.missing([other], horizontal_flip=False) == []
+    assert latents.missing([other]) == []
 
 
 def test_anything_that_changes_the_latents_is_encoded_anew(
@@ -306,13 +344,14 @@ def test_anything_that_changes_the_latents_is_encoded_anew(
     square = item.bucket
     others = [
         replace(item, background="#000000"),
-        replace(item, crops=((0, 0, 70, 70),)),
+        replace(item, variants=(Variant((0, 0, 70, 70)),)),
+        replace(item, variants=(Variant(item.variants[0].crop, brightness=0.1),)),
         replace(item, bucket=replace(square, width=square.width + 16)),
         replace(item, sha256="0" * 64),
     ]
-    assert latents.missing(others, horizontal_flip=False) == others
+    assert latents.missing(others) == others
     of_another_vae = LatentCache(tmp_path / "latents", "another VAE", "cpu")
-    assert of_another_vae.missing([item], horizontal_flip=False) == [item]
+    assert of_another_vae.missing([item]) == [item]
 
 
 def test_transparency_is_laid_on_the_items_background(latents: LatentCache, tmp_path: Path, parts: Components) -> None:
@@ -322,7 +361,7 @@ def test_transparency_is_laid_on_the_items_background(latents: LatentCache, tmp_
         (item,) = items_of(snapshot_of(tmp_path / "own", background=background))
         encode(latents, item, parts)
         wanted = moments_by_hand(Image.new("RGB", (64, 64), (grey,) * 3), parts, (64, 64))
-        found = latents.moments(item, Variant(item.crops[0], False))
+        found = latents.moments(item, item.variants[0])
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
@@ -341,7 +380,7 @@ def test_another_kind_of_device_and_another_torch_have_their_own(
     def missing(device_type: str) -> tuple[bool, bool]:
         pictures = LatentCache(tmp_path / "latents", "a VAE", device_type)
         texts = TextCache(tmp_path, "one", device_type)
-        return bool(pictures.missing([item], horizontal_flip=False)), bool(texts.missing(["a shoe"]))
+        return bool(pictures.missing([item])), bool(texts.missing(["a shoe"]))
 
     assert missing("cpu") == (False, False)
     assert missing("mps") == (True, True)
@@ -366,10 +405,10 @@ def test_a_digest_is_of_the_weights(digest: Callable[[nn.Module], str]) -> None:
 
 def test_what_is_read_is_a_copy_of_the_file(latents: LatentCache, item: TrainingItem, parts: Components) -> None:
     encode(latents, item, parts)
-    moments = latents.moments(item, Variant(item.crops[0], False))
+    moments = latents.moments(item, item.variants[0])
     before = moments.clone()
     moments += 1
-    assert torch.equal(latents.moments(item, Variant(item.crops[0], False)), before)
+    assert torch.equal(latents.moments(item, item.variants[0]), before)
 
 
 def test_embeddings_are_those_of_diffusers_own_pipeline(tmp_path: Path, parts: Components) -> None:

@@ -13,7 +13,7 @@ from studio.core.errors import DatasetError, ModelError, RunError, SettingsError
 from studio.jobs import worker
 from studio.jobs.folder import read_status, write_status
 from studio.jobs.queue import JobQueue
-from studio.training.begin import duplicate_run, read_run_settings
+from studio.training.begin import begin_making_fast, duplicate_run, read_run_settings
 from studio.training.folder import RunFolder
 from studio.training.presets import PRESETS, parse_assignments, settings_from
 from studio.training.settings import TrainingSettings
@@ -226,6 +226,23 @@ def test_a_preflight_of_a_run_trains_nothing_of_it(place: Place) -> None:
     assert result.stdout.startswith("7 steps ≈ ")
     assert sorted(path.name for path in run.root.iterdir()) == before
     assert read_status(run).state == "new"
+
+
+def test_a_preflight_of_making_a_run_fast_begins_no_run_and_a_speed_loras_run_is_refused(place: Place) -> None:
+    style = place.begin(name="style", max_train_steps=1)
+    assert train(place, style.name).exit_code == 0
+    before = sorted(place.user_data.runs.iterdir())
+    small = ("--set", "num_teacher_images=2", "--set", "num_validation_images=0", "--set", "max_train_steps=7")
+    result = train(place, "--make-fast", style.name, *small, "--set", "lr_warmup_steps=0", "--preflight")
+    assert result.stdout.startswith("7 steps ≈ ")
+    assert sorted(place.user_data.runs.iterdir()) == before
+    fast = begin_making_fast(style, "style", place.user_data, ["num_teacher_images=2", "max_train_steps=1"])
+    assert train(place, fast.name).exit_code == 0
+    with pytest.raises(SettingsError, match=r"is a Speed LoRA already\. Make the LoRA fast that it was made for\."):
+        train(place, "--make-fast", fast.name)
+    for option in (("--preset", "style"), ("--dataset", "x"), ("--name", "x")):
+        with pytest.raises(SettingsError, match="--make-fast takes the settings of its run; only --set can change"):
+            train(place, "--make-fast", style.name, *option)
 
 
 def test_a_run_has_whole_paths_so_that_it_can_be_resumed_from_anywhere(

@@ -9,7 +9,6 @@ from torch.nn import functional
 from studio.datasets.snapshot import Snapshot
 from studio.engine.models import Components
 from studio.training.torch.batches import BatchMaker, TrainingBatch
-from studio.training.torch.caches import Variant
 from studio.training.torch.loss import NUM_TRIPLES, Denoiser, HeldOutLoss, NoiseLoss, Triple, choose_triples
 from studio.training.torch.processes import Processes
 from tests.training.torch.parts import (
@@ -40,7 +39,7 @@ def loss_by_hand(bench: Bench, triples: tuple[Triple, ...]) -> float:
     """One after the other, from the VAE's mean and the caption on."""
     parts, losses = bench.components, []
     for triple in triples:
-        mean = bench.latents.moments(triple.item, Variant(triple.item.crops[0], flip=False))[0]
+        mean = bench.latents.moments(triple.item, triple.item.variants[0])[0]
         latent = mean[None] * parts.vae.config.scaling_factor
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(triple.noise_seed))
         timestep = torch.tensor([triple.timestep])

@@ -147,6 +147,28 @@ def test_besides_the_steps_pictures_held_out_losses_and_encoding_are_counted(pla
     assert place.forecast(num_validation_images=0).pictures_seconds == 0
 
 
+def test_variants_are_counted_in_time_and_disk_and_shown(place: Place, measured: None) -> None:
+    plain = place.forecast()
+    many = place.forecast(brightness_jitter_percent=20, horizontal_flip=True, num_variants=3)
+    assert (plain.num_latents, many.num_latents) == (8, 48)
+    assert many.encoding_seconds == 6 * plain.encoding_seconds
+    assert many.latents_bytes == 48 * 2 * 4 * 4 * 8 * 8, "means and deviations of 4 channels, in float32"
+    assert many.disk_bytes - plain.disk_bytes == many.latents_bytes - plain.latents_bytes
+    assert plain.variants is None
+    assert many.variants is not None
+    assert many.variants.num_variants == len(set(many.variants.jpegs)) == 6
+    assert "Up to 6 variants of each image: 48 latents, " in preflight_text(many)
+    assert "variants" not in preflight_text(plain)
+    held_out = place.forecast(brightness_jitter_percent=20, num_variants=3, held_out_percent=25)
+    assert held_out.num_latents == 6 * 3 + 2, "held-out images are seen in one way"
+
+
+def test_of_many_variants_a_few_are_shown(place: Place, measured: None) -> None:
+    shown = place.forecast(brightness_jitter_percent=20, num_variants=40).variants
+    assert shown is not None
+    assert shown.num_variants > len(shown.jpegs) == 12
+
+
 def test_regularisation_pictures_are_encoded_too_and_share_the_batches(
     place: Place, measured: None, tmp_path: Path
 ) -> None:

@@ -205,7 +205,16 @@ def test_a_cache_that_was_deleted_between_stop_and_resume_is_made_again(place: P
 
 
 def test_means_and_all_go_on_to_the_bit_after_a_stop(place: Place, start: Start) -> None:
-    changes = {"use_ema": True, "optimizer": "Prodigy", "learning_rate": 1.0, "train_text_encoder": True}
+    changes = {
+        "use_ema": True,
+        "optimizer": "Prodigy",
+        "learning_rate": 1.0,
+        "train_text_encoder": True,
+        "crop": "random",
+        "horizontal_flip": True,
+        "scale_jitter_percent": 20,
+        "brightness_jitter_percent": 20,
+    }
     whole, run = place.begin(name="whole", **changes), place.begin(name="stopped", **changes)
     assert finish(start, whole) == 0
     process = start(run)

@@ -13,10 +13,12 @@ from studio.images.files import read_picture_text
 from studio.images.prompts import escape_prompt
 from studio.jobs.events import ProblemEvent
 from studio.jobs.folder import read_status
-from studio.loras.library import shipped_loras
+from studio.loras.library import LoraLibrary, shipped_loras
+from studio.loras.weights_file import sha256_of
 from studio.training.events import FinishedEvent, SampleEvent, StepEvent, read_events
 from studio.training.folder import RunFolder
 from studio.training.torch import run as run_module
+from studio.training.torch.loop import OptimizerSteps
 from studio.training.torch.run import train_run
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place
@@ -144,6 +146,27 @@ def test_tags_and_weights_act_in_prompts_of_the_user(train_text_encoder: bool, p
     assert base.settings.prompt == made.settings.prompt == prompt
     assert [(lora.name, lora.strength) for lora in base.loras] == [("style", 0.5)]
     assert [lora.name for lora in made.loras][1:] == ["style"]
+
+
+def test_a_prompts_lora_that_is_renamed_meanwhile_goes_on_acting(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Mac's way of writing é, and a name of the library that is taken by another LoRA at once."""
+    for name in ("caf\u00e9", "other"):
+        assert train_run(place.begin(name=name, max_train_steps=1), place.user_data) == "finished"
+    library, take = LoraLibrary(place.user_data.loras), OptimizerSteps.take
+    run = place.begin(max_train_steps=3, validation_prompts=("boots <lora:cafe\u0301:0.5>",), **PICTURES)
+
+    def renaming(steps: OptimizerSteps) -> StepEvent:
+        if steps.state.position.step == 1:
+            library.rename("caf\u00e9", "tea")
+            library.rename("other", "caf\u00e9")
+        return take(steps)
+
+    sha256 = sha256_of(place.user_data.loras / "caf\u00e9.safetensors")
+    monkeypatch.setattr(OptimizerSteps, "take", renaming)
+    assert train_run(run, place.user_data) == "finished"
+    assert problems(run) == []
+    made = record_of(run, samples(run)[-1].pictures)
+    assert sha256 in [lora.sha256 for lora in made.loras]
 
 
 def test_a_prompts_lora_that_was_deleted_since_keeps_no_run_from_its_end(place: Place) -> None:

@@ -1,6 +1,8 @@
 """A Speed LoRA: its teacher's paths, what it learns to jump, and a run of one that is interrupted and goes on."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from safetensors.torch import load_file
 from studio.core.errors import LoraError, SettingsError
 from studio.core.settings import GenerationSettings, LoraChoice
 from studio.datasets.snapshot import Snapshot
+from studio.engine import lora_layers
 from studio.engine.models import Components
 from studio.images.files import read_picture_text
 from studio.jobs.folder import read_status
@@ -19,9 +22,10 @@ from studio.loras.library import LoraLibrary
 from studio.loras.speed import SPEED_METADATA, SpeedUse, speed_loras
 from studio.training.begin import assert_consistent, begin_making_fast
 from studio.training.events import FinishedEvent, HeldOutEvent, SampleEvent, ScoreEvent, StepEvent, read_events
-from studio.training.folder import RunFolder
+from studio.training.folder import RunFolder, read_plan, write_plan
 from studio.training.presets import speed_settings
-from studio.training.speed import segment_times
+from studio.training.speed import segment_times, speed_use
+from studio.training.torch import preparation
 from studio.training.torch.loop import OptimizerSteps
 from studio.training.torch.paths import (
     NUM_FIXED,
@@ -262,6 +266,144 @@ def test_the_teachers_lora_acts_in_its_images_in_training_and_in_the_files_check
     assert teacher.loras == (style_choice,)
     assert ours.loras[0] == style_choice
     assert len(ours.loras) == 2
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], object]) -> None:
+    """Do something once, before the step that follows this one."""
+    take, done = OptimizerSteps.take, []
+
+    def acting(steps: OptimizerSteps) -> StepEvent:
+        if steps.state.position.step == step and not done:
+            done.append(step)
+            act()
+        return take(steps)
+
+    monkeypatch.setattr(OptimizerSteps, "take", acting)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.fixture
+def taught(place: Place) -> tuple[RunFolder, LoraLibrary]:
+    """A Speed LoRA's run that is not begun, and the library that has its teacher, named style."""
+    style = place.begin(name="style", max_train_steps=1, train_text_encoder=True)
+    train_run(style, place.user_data)
+    return speed_run(place, teacher_lora="style", max_train_steps=4), LoraLibrary(place.user_data.loras)
+
+
+def test_a_teacher_that_is_renamed_meanwhile_goes_on_teaching(
+    place: Place, taught: tuple[RunFolder, LoraLibrary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, library = taught
+    at_step(monkeypatch, 2, lambda: library.rename("style", "manner"))
+    assert train_run(run, place.user_data) == "finished"
+    assert {"manner", "fast"} <= set(library.names())
+    assert "style" not in library.names()
+    assert finished(run).problems == ()
+    assert all(all(e.pictures) for e in read_events(run.events) if isinstance(e, SampleEvent))
+
+
+def test_a_teacher_that_was_renamed_while_the_run_stood_still_is_found_by_its_bytes(
+    place: Place, taught: tuple[RunFolder, LoraLibrary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, library = taught
+    whole = speed_run(place, teacher_lora="style", max_train_steps=4)
+    train_run(whole, place.user_data)
+    with monkeypatch.context() as patched:
+        at_step(patched, 2, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(run, place.user_data)
+    library.rename("style", "manner")
+    (place.user_data.loras / "style.safetensors").write_bytes((whole.root / "fast.safetensors").read_bytes())
+    assert train_run(run, place.user_data) == "finished"
+    assert losses(run) == losses(whole)
+
+
+def test_a_run_whose_teacher_is_gone_says_so_and_goes_on_when_it_is_back(
+    place: Place, taught: tuple[RunFolder, LoraLibrary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, __ = taught
+    with monkeypatch.context() as patched:
+        at_step(patched, 2, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(run, place.user_data)
+    file = place.user_data.loras / "style.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(LoraError, match=r"no longer has the LoRA style with which the run began\. Put it back"):
+        train_run(run, place.user_data)
+    file.write_bytes(content)
+    assert train_run(run, place.user_data) == "finished"
+
+
+def test_a_run_goes_on_where_the_teachers_sums_have_other_last_bits(
+    place: Place, taught: tuple[RunFolder, LoraLibrary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on another device: begun on a GPU, it goes on on a CPU."""
+    run, __ = taught
+    summed = lora_layers.changed_weight
+
+    def as_on_another_device(weight: torch.Tensor, stack: lora_layers.Stack) -> torch.Tensor:
+        return summed(weight, stack) * (1 + 2**-23)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lora_layers, "changed_weight", as_on_another_device)
+        at_step(patched, 2, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(run, place.user_data)
+    assert train_run(run, place.user_data) == "finished"
+    assert finished(run).problems == ()
+
+
+def test_a_run_from_before_loras_were_kept_in_the_plan_goes_on(
+    place: Place, taught: tuple[RunFolder, LoraLibrary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its digests are those of the model with the teacher's LoRA."""
+    run, __ = taught
+    learned_from: list[Mapping[str, str]] = []
+    fill = preparation.fill_caches
+
+    def watched(settings: Any, data: Any, components: Any, digests: Mapping[str, str], **options: Any) -> Any:  # noqa: ANN401
+        learned_from.append(digests)
+        return fill(settings, data, components, digests, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(preparation, "fill_caches", watched)
+        at_step(patched, 2, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(run, place.user_data)
+    plan = read_plan(run)
+    assert plan is not None
+    assert plan.model_digests != learned_from[0]
+    write_plan(run, plan.model_copy(update={"loras": {}, "model_digests": dict(learned_from[0])}))
+    assert train_run(run, place.user_data) == "finished"
+
+
+def test_the_paths_of_another_scheduler_are_others(teacher: Teacher, processes: Processes) -> None:
+    """Of a model with the same weights and another noise: what was drawn for one is not found for the other."""
+    plans = [PathPlan("0", "a red shoe, white ground, side view", 5)]
+    first = draw(teacher, plans, processes)
+    pipeline = teacher.components.pipeline
+    own = pipeline.scheduler
+    pipeline.scheduler = type(own).from_config(own.config, beta_end=0.02)
+    other = draw(teacher, plans, processes)
+    pipeline.scheduler = own
+    assert not torch.equal(other, first)
+    assert len(list(teacher.folder.rglob("*.npy"))) == 2
+
+
+def test_a_teachers_name_may_have_dots(place: Place) -> None:
+    style = place.begin(name="style v1.5", max_train_steps=1)
+    train_run(style, place.user_data)
+    run = speed_run(place, teacher_lora="style v1.5", max_train_steps=2, teacher_lora_strength=0.5)
+    assert train_run(run, place.user_data) == "finished"
+    assert speed_loras(LoraLibrary(place.user_data.loras))["fast"].teacher_lora == "style v1.5"
+    with safe_open(run.root / "fast.safetensors", framework="pt") as file:
+        assert file.metadata()["modelspec.usage_hint"].endswith("<lora:fast:1> <lora:style v1.5:0.5>")
+    of_a_file = settings_of(**{**SPEED, "teacher_lora": str(style.root / "style v1.5.safetensors")})
+    assert speed_use(of_a_file).teacher_lora == "style v1.5"
 
 
 def test_make_it_fast_takes_model_captions_and_size_of_the_run_and_its_lora(place: Place) -> None:

@@ -14,9 +14,10 @@ from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry, read_sna
 from studio.datasets.source import MadeFrom, Variety
 from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
-from studio.training.torch.caches import LatentCache, variants_of
-from studio.training.torch.data import CROP_VARIANTS, TrainingSet, make_training_set
+from studio.training.torch.caches import LatentCache
+from studio.training.torch.data import TrainingItem, TrainingSet, make_training_set
 from studio.training.torch.run import read_data
+from studio.training.variants import Box
 from tests.training.torch.parts import save_picture, settings_of, snapshot_of, snapshot_of_sizes
 
 SQUARE, WIDE, TALL = (80, 80), (200, 100), (100, 200)
@@ -43,6 +44,10 @@ def white_mask(folder: Path, name: str) -> Path:
     return path
 
 
+def crops_of(item: TrainingItem) -> tuple[Box, ...]:
+    return tuple(variant.crop for variant in item.variants)
+
+
 def test_with_buckets_pictures_keep_their_shape() -> None:
     square, wide, tall = make_set(snapshot_of_sizes([SQUARE, WIDE, TALL])).items
     assert square.bucket == Bucket(64, 64)
@@ -55,7 +60,7 @@ def test_with_buckets_pictures_keep_their_shape() -> None:
 def test_without_buckets_every_picture_is_cut_square() -> None:
     for item in make_set(snapshot_of_sizes([SQUARE, WIDE, TALL]), use_buckets=False).items:
         assert item.bucket == Bucket(64, 64)
-        ((left, top, right, bottom),) = item.crops
+        ((left, top, right, bottom),) = crops_of(item)
         assert right - left == bottom - top == min(item.width, item.height)
 
 
@@ -67,7 +72,7 @@ def test_resolution_is_the_side_of_a_square(resolution: int) -> None:
 
 def test_a_centre_crop_leaves_as_much_on_either_side() -> None:
     (item,) = make_set(snapshot_of_sizes([WIDE]), use_buckets=False).items
-    assert item.crops == ((50, 0, 150, 100),)
+    assert crops_of(item) == ((50, 0, 150, 100),)
 
 
 @pytest.mark.parametrize("crop", ["centre", "random"])
@@ -76,14 +81,14 @@ def test_a_crop_that_a_person_moved_is_what_is_learned(crop: str, focus: tuple[f
     snapshot = snapshot_of_sizes([WIDE])
     moved = with_entries(snapshot, [entry.model_copy(update={"focus": focus}) for entry in snapshot.entries])
     (item,) = make_set(moved, crop=crop, use_buckets=False).items
-    assert item.crops == ((left, 0, left + 100, 100),)
+    assert crops_of(item) == ((left, 0, left + 100, 100),)
 
 
 def test_random_crops_are_several_windows_inside_the_picture() -> None:
     for item in make_set(snapshot_of_sizes([WIDE, TALL]), crop="random", use_buckets=False).items:
-        assert len(item.crops) == CROP_VARIANTS
-        assert len(set(item.crops)) == CROP_VARIANTS
-        for left, top, right, bottom in item.crops:
+        assert len(crops_of(item)) == 4
+        assert len(set(crops_of(item))) == 4
+        for left, top, right, bottom in crops_of(item):
             assert 0 <= left < right <= item.width
             assert 0 <= top < bottom <= item.height
             assert (right - left, bottom - top) == (100, 100)
@@ -91,20 +96,37 @@ def test_random_crops_are_several_windows_inside_the_picture() -> None:
 
 def test_a_random_crop_has_the_shape_of_its_bucket() -> None:
     (item,) = make_set(snapshot_of_sizes([(230, 100)]), crop="random").items
-    for left, top, right, bottom in item.crops:
+    for left, top, right, bottom in crops_of(item):
         assert (right - left) / (bottom - top) == pytest.approx(item.bucket.width / item.bucket.height, rel=0.02)
 
 
 def test_a_picture_that_is_not_cut_has_one_crop_alone() -> None:
     (item,) = make_set(snapshot_of_sizes([SQUARE]), crop="random").items
-    assert item.crops == ((0, 0, 80, 80),)
+    assert crops_of(item) == ((0, 0, 80, 80),)
 
 
 def test_random_crops_are_the_same_in_every_run_and_others_for_other_pictures() -> None:
     first, other = make_set(snapshot_of_sizes([WIDE, WIDE]), crop="random", use_buckets=False).items
     again, _ = make_set(snapshot_of_sizes([WIDE, WIDE]), crop="random", use_buckets=False, seed=7).items
-    assert first.crops == again.crops
-    assert first.crops != other.crops
+    assert crops_of(first) == crops_of(again)
+    assert crops_of(first) != crops_of(other)
+
+
+def test_where_the_scale_cannot_vary_it_is_said() -> None:
+    snapshot = snapshot_of_sizes([(200, 200), (64, 64), (64, 70)])
+    notes = make_set(snapshot, scale_jitter_percent=20).notes
+    assert any(note.startswith("The scale does not vary in 2 images: the crop was moved by hand") for note in notes)
+    assert not any("scale" in note for note in make_set(snapshot).notes)
+    large = snapshot_of_sizes([(200, 200)] * 2)
+    assert not any("scale" in note for note in make_set(large, scale_jitter_percent=20).notes)
+
+
+def test_held_out_images_are_seen_in_one_way() -> None:
+    data = make_set(
+        snapshot_of_sizes([(200, 200)] * 8), scale_jitter_percent=20, horizontal_flip=True, held_out_percent=25
+    )
+    assert [len(item.variants) for item in data.held_out] == [1] * 2
+    assert [len(item.variants) for item in data.items] == [8] * 6
 
 
 def test_the_trigger_word_stands_before_every_caption() -> None:
@@ -447,7 +469,7 @@ def test_many_small_sizes_are_said_with_settings_that_make_fewer() -> None:
 def test_with_a_bucket_step_all_sizes_are_its_multiples_and_none_is_enlarged(step: int, use_buckets: bool) -> None:
     snapshot = snapshot_of_sizes([*SMALL_SIZES, (900, 600), (2000, 700)])
     for item in make_set(snapshot, resolution=512, bucket_step=step, use_buckets=use_buckets).items:
-        left, top, right, bottom = item.crops[0]
+        left, top, right, bottom = item.variants[0].crop
         assert item.bucket.width % step == item.bucket.height % step == 0
         assert item.bucket.width <= right - left <= item.width
         assert item.bucket.height <= bottom - top <= item.height
@@ -474,7 +496,7 @@ def test_another_bucket_step_is_another_latent(tmp_path: Path) -> None:
     files = set()
     for step in (None, 64, 128):
         (item,) = make_set(snapshot_of_sizes([(300, 450)]), resolution=512, bucket_step=step).items
-        (variant,) = variants_of(item, horizontal_flip=False)
+        (variant,) = item.variants
         files.add(cache.file(item, variant))
     assert len(files) == 3
 
