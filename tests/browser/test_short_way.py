@@ -14,6 +14,7 @@ from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import drop_files, field, field_error, go_to_tab, set_field
 from tests.browser.page_actions import training_state as state
 from tests.browser.studio_process import RunningStudio, running_studio
+from tests.browser.test_accessibility import screen_faults
 from tests.browser.test_training import STEP_MILLISECONDS, jobs_ended
 
 
@@ -86,6 +87,7 @@ def test_a_sentence_leads_to_its_field_and_the_full_form_has_what_follows(short:
     expect(field(short, "short-trigger-word")).to_be_focused()
     set_field(short, "short-trigger-word", "ohwx")
     expect(plan).to_contain_text("“ohwx” in a prompt")
+    assert screen_faults(short) == []
     short.reload()
     go_to_tab(short, "Training")
     expect(plan).to_contain_text("“ohwx” in a prompt")
