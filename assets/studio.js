@@ -323,12 +323,13 @@
     input.dispatchEvent(new Event("change", { bubbles: true }));
     section.scrollIntoView({ block: "center" });
   };
-  const ours = (event) => event.dataTransfer?.types.includes("Files") && !event.target.closest?.("#drop-lora, #drop-picture, #dataset-drop");
+  const ours = (event) => event.dataTransfer?.types.includes("Files") && !event.target.closest?.("#drop-lora, #drop-picture, #dataset-drop, #short-drop");
   const shownTab = () => document.querySelector('#tabs > .tab-wrapper button[role="tab"][aria-selected="true"]')?.dataset.tabId;
   // The browser forgets the entries once the event is over, so they are taken before the tab is opened.
   const dropOnDatasets = async (entries) => {
-    clickTab("dataset");
-    const zone = await nextFrames(() => document.querySelector("#dataset-drop .dropzone"));
+    const short = document.querySelector("#short-drop .dropzone");
+    if (!short?.checkVisibility()) clickTab("dataset");
+    const zone = short?.checkVisibility() ? short : await nextFrames(() => document.querySelector("#dataset-drop .dropzone"));
     await nextFrames(() => zone?.takeEntries);
     zone?.scrollIntoView({ block: "center" });
     zone?.takeEntries?.(entries);
@@ -338,10 +339,11 @@
     if (!ours(event)) return;
     event.preventDefault();
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-    const isDataset = (entry) => entry.isDirectory || /\.zip$/i.test(entry.name);
-    if (shownTab() === "dataset" || entries.some(isDataset)) return dropOnDatasets(entries);
     const files = [...event.dataTransfer.files];
     const isPicture = (file) => /\.(png|jpe?g|webp)$/i.test(file.name);
+    const isDataset = (entry) => entry.isDirectory || /\.zip$/i.test(entry.name);
+    const isShort = document.querySelector("#short-drop .dropzone")?.checkVisibility() && files.some(isPicture);
+    if (shownTab() === "dataset" || isShort || entries.some(isDataset)) return dropOnDatasets(entries);
     const isSettings = (file) => /\.json$/i.test(file.name);
     if (files.every(isSettings)) return handOver(files, { tabs: ["training"], box: "training-load-settings", zone: "training-load-settings" });
     if (await window.takePrompts?.(files)) return;
@@ -432,6 +434,7 @@
     field?.scrollIntoView({ block: "center" });
     field?.querySelector("textarea, input:not([type=range], [role=listbox])")?.focus({ preventScroll: true });
   };
+  window.leadToField = leadToField; // from the sentences of the short way
   const ledTo = new Set();
   document.addEventListener("studio:form", () => {
     markFields();

@@ -22,6 +22,7 @@ from studio.batches.ledger import (
     RejectionRow,
     item_keys,
     latest_row,
+    read_items,
     read_rejections,
     rows_of,
 )
@@ -169,6 +170,25 @@ def _item(folder: BatchFolder, plan: Callable[[], BatchPlan], item: int) -> Revi
         reason=row.reason,
         scores=scores,
     )
+
+
+def scores_by_key(folder: BatchFolder) -> dict[str, PictureScores]:
+    """The scores of a batch's images, as far as they were scored, by their keys in its dataset.
+
+    Raises:
+        BatchError: where a ledger cannot be read.
+    """
+    found = {}
+    for row in read_items(folder.ledgers):
+        if row.state != "done" or not row.file:
+            continue
+        try:
+            scores = ItemFacts.model_validate_json(row.facts).scores
+        except ValidationError:  # of another version
+            continue
+        if scores is not None:
+            found[(folder.root / row.file).relative_to(folder.dataset).as_posix()] = scores
+    return found
 
 
 def _take(folder: BatchFolder, plan: Callable[[], BatchPlan], take: RejectionRow) -> ReviewedImage:

@@ -21,6 +21,7 @@ from studio.core.settings import PrecisionName, Settings, parse_settings
 from studio.core.text import counted
 from studio.datasets.bulk import BulkChange, change_caption, tags_of, without_words
 from studio.datasets.captions import BETWEEN_CAPTIONS, MAX_CAPTION_BYTES, tidy
+from studio.datasets.rows import fill_template
 from studio.datasets.source import DatasetRecipe, DatasetRow
 from studio.jobs.folder import JobFolder
 
@@ -235,6 +236,18 @@ def latest_of(dataset: str, folders: Sequence[CaptionFolder]) -> CaptionFolder |
 def rows_to_caption(opened: "OpenedDataset", which: WhichName) -> list[DatasetRow]:
     """The images that get a caption, in the order of the dataset."""
     return [row for row in opened.rows if not row.excluded and (which == "all" or row.lacks_caption)]
+
+
+def measured_captions(rows: Sequence[DatasetRow], template: str) -> dict[str, str]:
+    """Captions of what is measured, by key, for images that are used and have none.
+
+    Args:
+        template: as in `DatasetRecipe`, of `MEASURED_COLUMNS`.
+    """
+    made = {
+        row.key: fill_template(template, row.columns).strip(" ,") for row in rows if row.is_used and not row.caption
+    }
+    return {key: caption for key, caption in made.items() if caption}
 
 
 def take_captions(

@@ -13,15 +13,17 @@ from PIL import Image
 
 from studio.core.errors import DatasetError, PictureFileError, system_error_message
 from studio.core.files import read_file, write_atomically
-from studio.core.language import _, for_later
+from studio.core.language import _, for_later, said
 from studio.core.records import KeptText, Record
 from studio.core.text import counted
 from studio.datasets.checker import PictureChecker
 from studio.datasets.inspection import measure_border_whiteness, png_of
 from studio.datasets.opened import OpenedDataset
+from studio.datasets.source import DatasetRow
 from studio.images.decoding import open_rgb
 from studio.images.grounds import change_ground
 from studio.images.records import GroundSettings
+from studio.images.scores.summary import WHITE_SHARE
 
 MASKS = "masks"
 PROPOSED = "grounds"
@@ -231,6 +233,35 @@ def use_copies(opened: OpenedDataset, work: GroundWork, *, keys: Sequence[str] |
     for result in results:
         work.made.pop(result.key, None)
     return len(results)
+
+
+def on_other_grounds(rows: Sequence[DatasetRow]) -> list[str]:
+    """The keys of images whose background is not white, of those that were checked."""
+    return [row.key for row in rows if row.facts is not None and row.facts.border_whiteness < WHITE_SHARE]
+
+
+def put_on_white(opened: OpenedDataset, cache: Path) -> int:
+    """Have a checked dataset read copies on pure white of all images on another background; how many. Blocks.
+
+    An image without a subject that can be told stays as it is.
+
+    Raises:
+        DatasetError: where images cannot be changed.
+        OSError: where copies cannot be kept.
+    """
+    if not (keys := on_other_grounds([row for row in opened.rows if row.is_used])):
+        return 0
+    checker = PictureChecker(cache / "picture-checks.db", cache / "dataset-thumbnails")
+    changer = GroundChanger(checker, cache)
+    try:
+        work = changer.begin(opened, keys, GroundSettings())
+        work.done.wait()
+        if work.problem:
+            raise DatasetError(said(work.problem))
+        return use_copies(opened, work) if any(not made.problem for made in work.results) else 0
+    finally:
+        changer.discard(opened.name)
+        checker.close()
 
 
 def describe(settings: GroundSettings, images: str) -> str:

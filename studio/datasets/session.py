@@ -3,7 +3,7 @@
 import copy
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,8 +135,7 @@ class DatasetSession:
         Raises:
             DatasetError: where none is open, or it cannot be read.
         """
-        held = self._find()
-        if held is not None:
+        if (held := self._find()) is not None:
             return held.dataset
         if not self.name:
             raise DatasetError(_("No dataset is open. Drop a folder, or type its path."))
@@ -237,16 +236,17 @@ class DatasetSession:
             remove_uploads([file.uploaded for file in files], uploads)
         return self.open_name(name)
 
-    def collect(self, picture: Path, caption: str) -> OpenedDataset:
-        """Put a copy of an image, with its caption, into the dataset `collected`, which is made where it is not there.
+    def collect(self, pictures: Mapping[Path, str], into: str = COLLECTED) -> OpenedDataset:
+        """Put copies of images, with their captions, into a dataset of the studio's, made where it is not there.
 
         Raises:
-            DatasetError, OSError: where the image or the dataset cannot be read, or the copy cannot be written.
+            DatasetError, OSError: where an image or the dataset cannot be read, or a copy written.
         """
         with self._reading:
-            name, source = self.library.collection(COLLECTED)
-            write_atomically(source / picture.name, read_file(picture))
-            write_atomically(source / f"{picture.stem}.txt", f"{caption}\n".encode())
+            name, source = self.library.collection(into)
+            for picture, caption in pictures.items():
+                write_atomically(source / picture.name, read_file(picture))
+                write_atomically(source / f"{picture.stem}.txt", f"{caption}\n".encode())
             if name not in self.library.names():
                 self._create(name, DatasetRecipe(source=str(source)))
             return self._read(name, is_last=False)

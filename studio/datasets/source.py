@@ -18,7 +18,7 @@ from annotated_types import Ge, Le, MultipleOf
 from pydantic import AfterValidator, Field
 
 from studio.core.language import N_, _
-from studio.core.records import Record
+from studio.core.records import KeptText, Record
 from studio.core.settings import Settings
 from studio.images.formats import RAW_SUFFIXES
 from studio.images.records import MEASURED_COLUMNS, PictureFacts, Problem
@@ -77,6 +77,32 @@ class RowChoice(Settings):
     )
 
 
+class Variety(Record):
+    """How much images differ from each other; see `variety_of` (datasets/generation.py)."""
+
+    difference: float
+    colours: float
+
+
+class MadeFrom(Record):
+    """Of a dataset of images that were made here.
+
+    Attributes:
+        made_by: the batch, or what else made them, in words.
+        loras: that acted in them, the most used first.
+        dataset: what the first of them was trained on; "" where that is not known.
+        left_out: how many images were left out, by the reason.
+        before, now: the variety of that dataset, and of these images.
+    """
+
+    made_by: KeptText
+    loras: tuple[str, ...] = ()
+    dataset: str = ""
+    left_out: Mapping[str, int] = {}
+    before: Variety | None = None
+    now: Variety | None = None
+
+
 class DatasetRecipe(Settings):
     """All that is needed to read the dataset again from the same files; edits are kept beside it."""
 
@@ -114,6 +140,9 @@ class DatasetRecipe(Settings):
         title=N_("Default caption"),
         max_length=2000,
         description=N_("Used for images without a caption."),
+    )
+    made_from: MadeFrom | None = Field(
+        None, title=N_("Made from"), description=N_("Of images that were made here: by what, and with which LoRAs.")
     )
 
 

@@ -14,7 +14,7 @@ from studio.core.errors import ModelError, WeightsFileError, about
 from studio.core.files import open_file, read_text
 from studio.core.language import N_, _
 from studio.core.paths import typed_path
-from studio.engine.hub_download import DownloadWatcher
+from studio.engine.hub_download import DownloadWatcher, HubPlace
 from studio.engine.model_folder import ModelLayout
 from studio.loras.weights_file import read_header
 
@@ -164,6 +164,28 @@ CAPTIONER_LAYOUT = ModelLayout(
     without_index=N_("{repository} has no config.json, so it is no model for captions. Choose another model."),
     instead=TAGGER_TAGS,
 )
+
+
+QUICK_GIGABYTES = 2.0
+
+
+def captioner_at_hand(cache: Path | None = None) -> str:
+    """The recommended model that is on this machine already and quick on any; "" where none is.
+
+    Args:
+        cache: huggingface_hub's folder for models; that of HF_HOME where none is given.
+    """
+    from huggingface_hub import constants
+
+    from studio.engine.hub import local_snapshot, split_revision
+
+    for model in RECOMMENDED:
+        if model.gigabytes <= QUICK_GIGABYTES:
+            repository, revision = split_revision(model.name)
+            place = HubPlace(cache or Path(constants.HF_HUB_CACHE), repository)
+            if local_snapshot(place, revision, CAPTIONER_LAYOUT) is not None:
+                return model.name
+    return ""
 
 
 def find_captioner(name: str, progress: DownloadWatcher | None = None) -> Path:

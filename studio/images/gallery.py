@@ -82,6 +82,7 @@ class History:
         self._outputs = outputs
         self._lock = threading.Lock()
         self._searched: dict[_FileKey, _Searched] = {}
+        self._starred: tuple[tuple[tuple[str, int], ...], tuple[Path, ...]] | None = None
         self._looks: dict[tuple[int, int, str, str], tuple[tuple[tuple[str, int], ...], HistoryPage]] = {}
 
     def path_of(self, name: str) -> Path:
@@ -131,6 +132,16 @@ class History:
             except PictureFileError as error:
                 unreadable.append(_problem(path, error))
         return HistoryPage(tuple(pictures), number, num_pages, len(paths), tuple(unreadable))
+
+    def starred(self) -> tuple[Path, ...]:
+        """The images that have a star, newest first; only labels are opened, and only where a folder has changed."""
+        folders = _changed_at(self._outputs)
+        if self._starred is None or self._starred[0] != folders:
+            paths, labels = _newest_first(self._outputs)
+            found = tuple(path for path in paths if _label(path, labels).starred)
+            settled = time.time_ns() - max((at for __, at in folders), default=0) > _SETTLED_NANOSECONDS
+            self._starred = (folders if settled else (), found)
+        return self._starred[1]
 
     def _find(self, paths: list[Path], words: list[str], labels: frozenset[Path]) -> tuple[list[Path], list[str]]:
         """The images that have all the words, and why others could not be searched."""

@@ -39,27 +39,32 @@ class TakenSnapshot:
     left_out: tuple[str, ...]
 
 
-def take_snapshot(name: str, user_data: UserData) -> TakenSnapshot:
-    """Look at every image of a dataset and keep which are good, with sha256 and caption.
-
-    Args:
-        name: of a dataset of the Dataset tab, else the path of a folder.
+def checked_dataset(name: str, user_data: UserData) -> OpenedDataset:
+    """A dataset of the Dataset tab by its name, else a folder by its path, with every image looked at.
 
     Raises:
-        DatasetError: where there is neither, or nothing in it can be trained on.
-        OSError: where the cache of checks cannot be written.
+        DatasetError, OSError: where there is neither, or the cache of checks cannot be written.
     """
-    dataset = _open(name, user_data)
-    checker = PictureChecker(user_data.cache / "picture-checks.db", user_data.cache / "dataset-thumbnails")
+    dataset, cache = _open(name, user_data), user_data.cache
+    checker = PictureChecker(cache / "picture-checks.db", cache / "dataset-thumbnails")
     try:
         dataset.check(checker)
     finally:
         checker.close()
     if dataset.progress.problem:
         raise DatasetError(_("{name} could not be checked: {problem}", name=name, problem=dataset.progress.problem))
-    rows = dataset.rows
-    left_out = [_("{key} is left out: you excluded it.", key=row.key) for row in rows if row.excluded]
-    for row in rows:
+    return dataset
+
+
+def take_snapshot(name: str, user_data: UserData) -> TakenSnapshot:
+    """Look at every image of a dataset (`checked_dataset`) and keep which are good, with sha256 and caption.
+
+    Raises:
+        DatasetError, OSError: as `checked_dataset`, and where nothing in it can be trained on.
+    """
+    dataset = checked_dataset(name, user_data)
+    left_out = [_("{key} is left out: you excluded it.", key=row.key) for row in dataset.rows if row.excluded]
+    for row in dataset.rows:
         if row.is_rejected and not row.excluded:
             reason = next(problem.sentence for problem in row.problems if problem.severity == "reject")
             left_out.append(_("{key} is left out: {reason}", key=row.key, reason=reason))
@@ -67,7 +72,7 @@ def take_snapshot(name: str, user_data: UserData) -> TakenSnapshot:
     left_out += [_("{name} is not used: {why}", name=file.name, why=file.problem.sentence) for file in lost[:MAX_LOST]]
     if (more := len(lost) - MAX_LOST) > 0:
         left_out.append(_("{more:,} more files and rows are not used. Check the dataset for their list.", more=more))
-    return TakenSnapshot(make_snapshot(dataset.name, dataset.recipe, rows), tuple(left_out))
+    return TakenSnapshot(make_snapshot(dataset.name, dataset.recipe, dataset.rows), tuple(left_out))
 
 
 def dataset_folder(name: str) -> Path:
@@ -275,16 +280,14 @@ def begin_run(settings: TrainingSettings, user_data: UserData) -> RunFolder:
 
 def _assert_name_is_free(name: str) -> None:
     """The file beside it, and the temporary one that is written first, have names too."""
-    num_bytes = len(name.encode())
-    if num_bytes > NAME_LIMIT_BYTES:
-        raise SettingsError(
-            _(
-                "Name must be at most {limit} bytes long as a file's name, got {name!r} with {num_bytes}.",
-                limit=NAME_LIMIT_BYTES,
-                name=name,
-                num_bytes=num_bytes,
-            )
+    size = {"limit": NAME_LIMIT_BYTES, "num_bytes": len(name.encode())}
+    if size["num_bytes"] > NAME_LIMIT_BYTES:
+        said = _(
+            "Name must be at most {limit} bytes long as a file's name, got {name!r} with {num_bytes}.",
+            **size,
+            name=name,
         )
+        raise SettingsError(said)
     if name.casefold() == DIFFUSERS_STEM:
         words = _(
             "Name must not be {stem}: diffusers' file beside it is called so, got {name!r}.",

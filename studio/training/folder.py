@@ -39,6 +39,11 @@ class RunFolder(JobFolder):
         return self.root / "prior-dataset.jsonl"
 
     @property
+    def preparation(self) -> Path:
+        """What the dataset needs before the first step; gone once it has it."""
+        return self.root / "preparation.json"
+
+    @property
     def plan(self) -> Path:
         return self.root / "plan.json"
 
@@ -129,6 +134,19 @@ def read_plan(run: RunFolder) -> TrainingPlan | None:
         raise RunError(
             _("{file} is damaged ({problem}). Duplicate the run to start again.", file=run.plan, problem=problem)
         ) from error
+
+
+class Preparation(Record):
+    """What a run's dataset needs before the first step, of a run that was begun the short way.
+
+    Attributes:
+        captions_from: the folder's name of the job that writes captions; "" where none does.
+        template, on_white: as in `ShortPlan`.
+    """
+
+    captions_from: str = ""
+    template: str = ""
+    on_white: bool = False
 
 
 class PassFacts(Record):

@@ -1,13 +1,15 @@
 """Sets of changes to the settings' defaults, for what people train most; settings made of them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field
 
 from studio.core.errors import SettingsError
 from studio.core.language import N_, _
 from studio.core.rules import nearest_setting
-from studio.core.settings import Settings, parse_settings
+from studio.core.settings import FileName, Settings, parse_settings
 from studio.training.settings import TrainingSettings
 
 
@@ -91,6 +93,69 @@ PRESETS: dict[str, Preset] = {
         },
     ),
 }
+KindName = Literal["product", "style", "object", "person"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a LoRA can be taught.
+
+    Attributes:
+        preset: whose settings it begins with.
+        changes: of these.
+        template: of captions for images that have none, of words that are measured; in English, as all of them.
+        views: how often each image is seen.
+    """
+
+    title: str
+    preset: str
+    changes: Mapping[str, object]
+    template: str
+    views: int
+
+
+_LIKENESS: Mapping[str, object] = {"targets": "attention + feed-forward", "lr_scheduler": "cosine"}
+KINDS: Mapping[KindName, Kind] = {
+    "product": Kind(N_("Product"), "product-photos", {}, "{colour} product, {ground}", 100),
+    "style": Kind(N_("Style"), "style", {}, "{ground}", 60),
+    "object": Kind(N_("Object"), "seed", _LIKENESS, "{colour} object, {ground}", 100),
+    "person": Kind(N_("Person"), "seed", {**_LIKENESS, "rank": 16}, "person, {ground}", 120),
+}
+
+BY_MEASURE, BY_MODEL, NO_CAPTIONS = "measured", "auto", "none"
+"""Who writes missing captions: what is measured of an image; a model at hand, else the same; nobody."""
+BackgroundName = Literal["auto", "white", "as it is"]
+
+
+class ShortWay(Settings):
+    """All that is asked; what is left empty follows from the rest."""
+
+    dataset: str = Field(
+        min_length=1,
+        title=N_("Images"),
+        description=N_("A folder of images, or a dataset."),
+        json_schema_extra={"takes": ["folder"]},
+    )
+    kind: KindName = Field("product", title=N_("What is taught"), description=N_("What the images have in common."))
+    name: FileName | Literal[""] = Field(
+        "", title=N_("Name"), description=N_("Of the LoRA. Leave empty to name it after the images.")
+    )
+    trigger_word: str = Field(
+        "", max_length=100, title=N_("Trigger word"), description=N_("Leave empty to make one of the name.")
+    )
+    captions: str = Field(
+        BY_MODEL,
+        max_length=300,
+        title=N_("Missing captions"),
+        description=N_("Who writes them: a caption model, or what is measured of each image."),
+    )
+    background: BackgroundName = Field(
+        "auto",
+        title=N_("Background"),
+        description=N_("white: images with another background are put on pure white first. auto: those of products."),
+    )
+
+
 IMAGES_PER_STEP = 16  # of a Speed LoRA's training
 
 

@@ -15,7 +15,7 @@ from studio.batches.ledger import ItemFacts, ItemRow, Ledger, RejectionRow, item
 from studio.batches.outputs import tidy, write_metadata, write_sheets
 from studio.batches.plan import BatchPlan, open_plan
 from studio.batches.report import write_report
-from studio.batches.review import PER_PAGE, SCORES, ReviewQuery, decide, review
+from studio.batches.review import PER_PAGE, SCORES, ReviewQuery, decide, review, scores_by_key
 from studio.batches.session import BatchSession
 from studio.batches.settings import BatchSettings
 from studio.core.errors import BatchError
@@ -228,3 +228,13 @@ def test_the_sheets_of_a_batch_that_runs_are_left_to_its_run(folder: BatchFolder
     session.decide(folder, 1, "reject")
     wait_for(lambda: not session.sheets.is_making(folder))
     assert sheet_of(folder) == b""
+
+
+def test_scores_are_found_by_the_keys_of_the_dataset(folder: BatchFolder) -> None:
+    found = scores_by_key(folder)
+    assert len(found) == 3
+    assert all((folder.dataset / key).is_file() for key in found)
+    whitest = max(found, key=lambda key: found[key].border.whiteness)
+    assert whitest == folder.picture(2, "png").relative_to(folder.dataset).as_posix()
+    decide(folder, plan_of(folder), 2, "reject")
+    assert len(scores_by_key(folder)) == 2

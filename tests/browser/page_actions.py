@@ -307,8 +307,9 @@ def compare_to_end(page: Page, *prompts: str, steps: int = 5) -> None:
 
 
 def open_training(page: Page) -> None:
-    """Go to the Training tab."""
+    """Go to the Training tab, and there to all settings."""
     go_to_tab(page, "Training")
+    page.locator("#training-way label").last.click()
     expect(page.locator("#start-training")).to_be_visible()
 
 

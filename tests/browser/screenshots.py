@@ -185,6 +185,11 @@ def training_empty(stage: Stage) -> None:
         open_training(page)
         open_section(page, "The loss")
 
+    def look_at_the_short_way(page: Page) -> None:
+        go_to_tab(page, "Training")
+        expect(page.locator("#short-start")).to_be_visible()
+
+    stage.shoot("training-short", "ready", act=look_at_the_short_way)
     stage.shoot("training-empty", "ready", act=open_training)
     stage.shoot("training-form", "ready", act=look_at_more)
 

@@ -101,6 +101,7 @@ def _open_as_dataset(page: Page, user_data: UserData) -> None:
     go_to_tab(page, "Batch")
     page.locator("#batch-train").click()
     expect(page.locator("#training-dataset input")).to_have_value("shoes")
+    expect(page.locator("#short-plan")).to_contain_text("From the batch shoes, made with white-ground.")
 
 
 @pytest.mark.slow

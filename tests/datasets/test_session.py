@@ -19,7 +19,7 @@ def test_images_are_collected_in_a_dataset_of_their_own(tmp_path: Path) -> None:
     session.open_folder(str(own))
     for number in (1, 2, 2):
         save_png(tmp_path / f"{number}.png")
-        session.collect(tmp_path / f"{number}.png", f"prompt {number}")
+        session.collect({tmp_path / f"{number}.png": f"prompt {number}"})
     collected = session.of("collected-2").opened
     assert [(row.key, row.caption) for row in collected.rows] == [("1.png", "prompt 1"), ("2.png", "prompt 2")]
     assert session.view.name == "collected", "what is shown stays"

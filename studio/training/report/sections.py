@@ -8,6 +8,7 @@ from typing import Literal, get_origin
 
 from studio.core.language import _, moment, number, percent, said
 from studio.core.text import counted, duration, gigabytes
+from studio.datasets.generation import lineage_words
 from studio.datasets.rows import fit_of
 from studio.datasets.snapshot import Snapshot
 from studio.datasets.source import LAYOUT_TITLES
@@ -92,6 +93,8 @@ def dataset_section(facts: RunFacts) -> Section:
             num_held_out=facts.plan.num_held_out,
         )
         parts.append(Words(told))
+    made = facts.snapshot.header.recipe.made_from
+    parts += [Words(sentence) for sentence in (lineage_words(made) if made else ())]
     parts.append(_buckets_table(facts, facts.snapshot))
     entries = facts.snapshot.entries
     examples = tuple((entries[i].key, entries[i].caption or _("(none)")) for i in spread(len(entries), NUM_CAPTIONS))

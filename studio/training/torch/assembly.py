@@ -193,7 +193,7 @@ def _metadata_of(prepared: Prepared, reported: list[AnyEvent]) -> Callable[[int]
     started_at = reported[0].at if reported else datetime.now().astimezone()
 
     def metadata(step: int) -> Mapping[str, str]:
-        return file_metadata(
+        told = file_metadata(
             prepared.settings,
             prepared.plan,
             prepared.data,
@@ -201,6 +201,7 @@ def _metadata_of(prepared: Prepared, reported: list[AnyEvent]) -> Callable[[int]
             step=step,
             started_at=started_at,
         )
+        return {**told, **prepared.data.origin}
 
     return metadata
 

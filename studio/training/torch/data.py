@@ -10,8 +10,10 @@ from studio.core.errors import SettingsError, TrainingError
 from studio.core.language import N_, _
 from studio.core.text import counted
 from studio.datasets.captions import alternatives_of
+from studio.datasets.generation import drift_words
 from studio.datasets.rows import SMALL_RESOLUTION, Bucket, BucketFit, fit_of, step_of
 from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry, fitting_notes
+from studio.datasets.source import MadeFrom
 from studio.training.settings import TrainingSettings
 from studio.training.variants import Variant, make_variants
 
@@ -77,10 +79,22 @@ class TrainingSet:
     items: tuple[TrainingItem, ...]
     held_out: tuple[TrainingItem, ...]
     notes: tuple[str, ...]
+    made_from: MadeFrom | None = None
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """For the LoRA's file: who made the images, where they were made here."""
+        return {"lora_studio.made_from": self.made_from.model_dump_json()} if self.made_from else {}
 
     @property
     def pictures_per_epoch(self) -> int:
         return sum(item.repeats for item in self.items)
+
+
+def with_origin(training_set: TrainingSet, snapshot: Snapshot) -> TrainingSet:
+    """The same with who made its images, where they were made here, and a note where they drifted."""
+    made = snapshot.header.recipe.made_from
+    return replace(training_set, notes=(*training_set.notes, *drift_words(made)), made_from=made)
 
 
 def make_training_set(
@@ -142,7 +156,7 @@ def make_training_set(
             unused = _("{num:,} more are not used: one is shown for each of ours.", num=num_unused)
             mixed = f"{mixed} {unused}"
         notes.append(mixed)
-    return TrainingSet(tuple(kept), held_out, tuple(notes))
+    return with_origin(TrainingSet(tuple(kept), held_out, tuple(notes)), snapshot)
 
 
 def _item(

@@ -38,6 +38,7 @@ from studio.training.events import FinishedEvent, SampleEvent, ScoreEvent, read_
 from studio.training.folder import RunFolder, read_plan, write_plan
 from studio.training.report import write_report
 from studio.training.settings import MixedPrecisionName, TrainingSettings
+from studio.training.short_way import prepare_dataset
 from studio.training.speed import speed_advice
 from studio.training.torch.assembly import assemble
 from studio.training.torch.data import RunData
@@ -84,6 +85,7 @@ def _train_to_the_end(
         return _train(run, settings, user_data, reporter=None, stop=stop, use_snapshot=use_snapshot)
     reporter = Reporter(run, BetweenSteps.of(settings))
     try:
+        prepare_dataset(run, user_data)
         with _device(user_data, run, reporter, stop):
             ending = _train(run, settings, user_data, reporter=reporter, stop=stop, use_snapshot=use_snapshot)
     except CancelledError as error:

@@ -1,6 +1,6 @@
 """The Batch tab: the form with its preview on the left, the batch that runs on the right, past ones below it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +8,11 @@ import gradio as gr
 
 from studio.batches.columns import own_seed
 from studio.batches.folder import BatchFolder, begin_batch, read_batch_settings
+from studio.batches.review import scores_by_key
 from studio.batches.session import BatchSession, BatchView, training_side
 from studio.batches.settings import BatchSettings
 from studio.core.errors import error_message
-from studio.core.language import N_, _
+from studio.core.language import N_, _, for_later
 from studio.core.settings import parse_settings
 from studio.core.text import counted
 from studio.datasets.session import DatasetSession
@@ -26,11 +27,12 @@ from studio.ui.batches.preview import ahead_html, empty_html, forecast_html, pre
 from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
 from studio.ui.shell import item_actions
 from studio.ui.shell.commands import COMPARED_ON_LOAD, PreflightRunner
-from studio.ui.shell.parts import QUIET, Group, Part, live_html, problem, show_folder, toasts
+from studio.ui.shell.parts import QUIET, Group, Part, live_html, problem, show_folder, toast, toasts
 from studio.ui.shell.selection import FieldErrors, Selection, changed, error_box, read_selection, select
 from studio.ui.shell.status import start_words
 from studio.ui.speed import render_speed, wire_speed
-from studio.ui.training.form import dataset_choices
+from studio.ui.training.destinations import take_generation
+from studio.ui.training.form import chosen_in
 
 # The ready time assumes that the batch starts now, so it moves with the clock.
 _CLOCK = """const tell = () => {
@@ -152,13 +154,13 @@ def wire(
     selection: gr.HTML,
     *,
     tabs: gr.Tabs,
-    trained: gr.Dropdown,
+    trained: Sequence[gr.Dropdown],
     then_refresh: Callable[[Any], Any],
 ) -> None:
     """Connect the form with its preview, and the batch's buttons.
 
     Args:
-        trained: the dataset that the Training tab's form names.
+        trained: the datasets that the Training tab's forms name.
     """
     named = tab.form.named
     errors = FieldErrors(tab.errors, batch_form.FORM, tab.form.kept)
@@ -300,7 +302,7 @@ def _wire_datasets(
     page: BatchPage,
     selection: gr.HTML,
     tabs: gr.Tabs,
-    trained: gr.Dropdown,
+    trained: Sequence[gr.Dropdown],
     *,
     then_refresh: Callable[[Any], Any],
 ) -> None:
@@ -318,17 +320,16 @@ def _wire_datasets(
 
     def train(selection: str) -> dict[Any, Any]:
         with toasts():
-            name = dataset_of(selection)
-        choices = dataset_choices(page.datasets.library.names())
-        return {
-            opened: name,
-            tabs: gr.update(selected="training"),
-            trained: gr.update(choices=choices, value=name),
-        }
+            batch, name = page.batch_of(selection), dataset_of(selection)
+            with for_later():
+                made_by = _("the batch {name}", name=short_title(batch))
+            toast(take_generation(page.datasets.of(name).opened, page.session.user_data, made_by, scores_by_key(batch)))
+        shown = chosen_in(trained, name, page.datasets.library)
+        return {opened: name, tabs: gr.update(selected="training"), **shown}
 
     pressed = (
         panel.as_dataset.click(open_dataset, selection, [tabs, opened], **QUIET),
-        panel.train.click(train, selection, [tabs, opened, trained], **QUIET),
+        panel.train.click(train, selection, [tabs, opened, *trained], **QUIET),
     )
     for shown in pressed:
         then_refresh(select(shown.success, selection, opened, change="dataset: values[0] || now.dataset"))

@@ -66,7 +66,7 @@ def build() -> CaptioningBox:
         form: dict[str, gr.components.Component] = {}
         with gr.Row(elem_classes="fields"):
             form["model"] = gr.Dropdown(
-                _models(), value=FIELDS["model"].default, allow_custom_value=True, **_words("model")
+                captioner_choices(), value=FIELDS["model"].default, allow_custom_value=True, **_words("model")
             )
             which = [(_(label), value) for value, label in WHICH.items()]
             form["which"] = gr.Radio(which, value=FIELDS["which"].default, **_words("which", info=False))
@@ -93,7 +93,7 @@ def _words(name: str, *, info: bool = True) -> dict[str, Any]:
     return {"label": label_of(FIELDS[name]), "info": said, "elem_id": elem_id, "interactive": True}
 
 
-def _models() -> list[tuple[str, str]]:
+def captioner_choices() -> list[tuple[str, str]]:
     """`Salesforce/blip-image-captioning-large · 1.9 GB · BSD-3 · one plain sentence`."""
     return [
         (

@@ -14,6 +14,7 @@ from studio.batches.outputs import read_provenance
 from studio.core.errors import PictureFileError
 from studio.core.language import N_, _, number
 from studio.core.text import template
+from studio.datasets.generation import lineage_words
 from studio.datasets.inspection import thumbnail_path
 from studio.datasets.query import Facet, RowPage
 from studio.datasets.report import num_without_row
@@ -95,6 +96,8 @@ def summary(session: DatasetSession, view: SessionView) -> Markup:
     source = Path(dataset.recipe.source)
     provenance = read_provenance(source)
     origin = provenance.sentence(title(BatchFolder(source.parent))) if provenance else ""
+    if dataset.recipe.made_from:
+        origin = " ".join(lineage_words(dataset.recipe.made_from))
     return _template(
         "summary",
         problem=progress.problem if progress else "",

@@ -247,6 +247,7 @@ def read_recipe(session: DatasetSession, values: dict[str, Any]) -> DatasetRecip
         DatasetRecipe,
         {
             "source": session.opened.recipe.source,
+            "made_from": session.opened.recipe.made_from,
             "layout": layout,
             "rows": tuple(parse_settings(RowChoice, row) for row in rows),
             "template": template,

@@ -94,17 +94,8 @@ def wire(box: SourceBox, session: DatasetSession, selection: gr.HTML, *, then_re
         remove_uploads(map(Path, files), uploads_folder())
 
     def take(event: gr.EventData) -> dict[Any, Any]:
-        try:
-            files = dropped_files(getattr(event, "files", None))
-            opened = session.open_dropped(files, uploads=uploads_folder())
-        except (StudioError, OSError) as error:
-            return {box.drop: _outcome(error_message(error), "bad")}
-        images = counted(len(opened.reading.pictures), "image", "images")
-        words = [_("{images} in the dataset {name}.", images=images, name=opened.name)]
-        if opened.not_taken:
-            num_skipped = counted(len(opened.not_taken), "file", "files")
-            words.append(_("{files} skipped: the doctor lists them.", files=num_skipped))
-        return {box.drop: _outcome(" ".join(words), "good"), box.opened: opened.name}
+        name, outcome = taken_drop(session, event)
+        return {box.drop: outcome, **({box.opened: name} if name else {})}
 
     def open_path(path: str) -> str:
         with toasts(), about("path"):
@@ -138,6 +129,20 @@ def _say_seen(num_seen: int) -> None:
 def _outcome(words: str, kind: str) -> Any:  # noqa: ANN401 - gradio's update
     """What the drop zone says; the time makes it another value, so that the same words are said again."""
     return gr.update(outcome={"words": words, "kind": kind, "at": time.monotonic_ns()})
+
+
+def taken_drop(session: DatasetSession, event: gr.EventData) -> tuple[str, Any]:
+    """The dataset that a drop became, "" where nothing of it can be used; and what its zone says."""
+    try:
+        opened = session.open_dropped(dropped_files(getattr(event, "files", None)), uploads=uploads_folder())
+    except (StudioError, OSError) as error:
+        return "", _outcome(error_message(error), "bad")
+    images = counted(len(opened.reading.pictures), "image", "images")
+    words = [_("{images} in the dataset {name}.", images=images, name=opened.name)]
+    if opened.not_taken:
+        num_skipped = counted(len(opened.not_taken), "file", "files")
+        words.append(_("{files} skipped: the doctor lists them.", files=num_skipped))
+    return opened.name, _outcome(" ".join(words), "good")
 
 
 def dropped_files(files: object) -> list[DroppedFile]:

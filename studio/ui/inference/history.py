@@ -1,7 +1,7 @@
 """Past images: a strip below the large view; what can be done with an image; settings of a dropped one."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from PIL import Image
 
 from studio.core.errors import PictureFileError
 from studio.core.files import move_to_trash, remove_uploads
-from studio.core.language import N_, _
+from studio.core.language import N_, _, for_later
 from studio.core.paths import UserData
 from studio.core.records import Label, label_beside, label_or_none, write_label
 from studio.core.results import ImageRecord
 from studio.core.settings import ImagesSettings
 from studio.core.text import counted, template
+from studio.datasets.generation import scored
 from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
 from studio.images.a1111 import PictureText
@@ -32,9 +33,13 @@ from studio.ui.shell import item_actions
 from studio.ui.shell.images import run_thumbnail_url
 from studio.ui.shell.parts import QUIET, live_html, paragraph, toast, toasts, uploads_folder
 from studio.ui.shell.selection import Selection, changed, read_selection, select
+from studio.ui.training.destinations import lead_to, take_generation
+from studio.ui.training.form import chosen_in
 
 PER_PAGE = 24
 NUM_VARIATIONS = 4
+STARRED = "starred"
+MAX_STARRED = 1000
 TO_COMPARE = """() => document.querySelector('#modes button[role="tab"][data-tab-id="compare"]')?.click()"""
 _template = template("ui/templates/inference.html")
 
@@ -92,6 +97,7 @@ def strip_html(past: PastImages, selection: Selection) -> Markup:
         page=page,
         images=[(image, _thumbnail_url(image, past.thumbnails), past_words(image)) for image in page.pictures],
         shown=selection.past,
+        num_starred=len(past.history.starred()),
     )
 
 
@@ -172,6 +178,7 @@ def wire(
     compare: Mapping[str, Any],
     *,
     datasets: DatasetSession,
+    trained: Sequence[gr.Dropdown],
     then_refresh: Callable[[Any], Any],
 ) -> None:
     """Connect the strip, the images' buttons, and the drop."""
@@ -179,10 +186,24 @@ def wire(
     def collect(event: gr.EventData) -> None:
         with toasts():
             path, record = image_of(past, event)
-            opened = datasets.collect(path, record.settings.prompt)
+            opened = datasets.collect({path: record.settings.prompt})
         images = counted(len(opened.pictures), "image", "images")
         said = N_("{name} is in the dataset {dataset} now ({images}).")
         toast(_(said, name=path.name, dataset=opened.name, images=images))
+
+    def train(sent: str) -> dict[Any, Any]:
+        with toasts():
+            records = {path: read_picture_text(path).record for path in past.history.starred()[:MAX_STARRED]}
+            pictures = {path: record.settings.prompt for path, record in records.items() if record}
+            opened = datasets.collect(pictures, STARRED)
+            names = {path.name for path in pictures}
+            for excluded in (True, False):
+                opened.set_excluded([row.key for row in opened.rows if (row.key in names) != excluded], excluded)
+            with for_later():
+                made_by = _("your starred images")
+            toast(take_generation(opened, user_data, made_by, scored(pictures)))
+        shown = chosen_in(trained, opened.name, datasets.library)
+        return {selection: changed(read_selection(sent), dataset=opened.name), **shown}
 
     def presses(name: str) -> Callable[..., Any]:
         events = [getattr(box, name) for box in (panel.strip, mode.pictures)]
@@ -202,6 +223,8 @@ def wire(
         then_refresh(select(asked, selection, panel.search, change='past_search: values[0] ?? "", past_page: 1'))
     then_refresh(select(mode.run.click, selection, change='past: ""'))
     then_refresh(presses("upload")(collect, None, None, **QUIET))
+    started = panel.strip.play(train, selection, [selection, *trained], **QUIET)
+    then_refresh(started.success(fn=None, js=lead_to("Training"), queue=False, show_progress="hidden"))
     _wire_reuse(presses, past, mode.form, engine, selection, compare, then_refresh=then_refresh)
     _wire_kept_order(panel, presses, past, user_data, then_refresh=then_refresh)
     _wire_drop(panel, mode.form)

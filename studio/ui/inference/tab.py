@@ -104,6 +104,7 @@ def wire(
     selection: gr.HTML,
     *,
     datasets: DatasetSession,
+    trained: Sequence[gr.Dropdown],
     then_refresh: Callable[[Any], None],
 ) -> None:
     """Connect every mode and section; `datasets` is where past images are collected."""
@@ -113,7 +114,7 @@ def wire(
     library = LoraLibrary(user_data.loras)
     generate_mode.wire(tab.generate, tab.generate_tab, engine, user_data, then_refresh=then_refresh)
     history = tab.history, tab.generate, past, user_data, engine, selection, tab.compare.form
-    history_panel.wire(*history, datasets=datasets, then_refresh=then_refresh)
+    history_panel.wire(*history, datasets=datasets, trained=trained, then_refresh=then_refresh)
     compare_mode.wire(tab.compare, engine, user_data, selection, then_refresh=then_refresh)
     lora_library.wire(tab.loras, engine, library, selection, then_refresh=then_refresh)
     then_refresh(tab.start.click(engine.start, **QUIET))

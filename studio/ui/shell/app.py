@@ -297,20 +297,23 @@ def build_app(
         then_refresh = polling.then_refresh
         selection = polling.selection
         engine_panel.wire(panel, engine, then_refresh=then_refresh)
-        shared: dict[str, Any] = {"datasets": session, "then_refresh": then_refresh}
+        trained = (training_parts.form.settings.fields["dataset"], training_parts.short.controls["dataset"])
+        shared: dict[str, Any] = {"datasets": session, "trained": trained, "then_refresh": then_refresh}
         inference_tab.wire(tab, engine, trainings, blocking_jobs, past, selection, **shared)
         with_jobs: dict[str, Any] = {"captions": captions, "cpu_only": cpu_only, "then_refresh": then_refresh}
         dataset_tab.wire(datasets, session, selection, **with_jobs)
         to = Destinations(tab.generate.form.named, batch_parts.form.named, tab.compare.form)
-        training_tab.wire(training_parts, training, selection, to=to, then_refresh=then_refresh)
-        trained = training_parts.form.settings.fields["dataset"]
+        training_tab.wire(
+            training_parts, training, selection, engine=engine, captions=captions, to=to, then_refresh=then_refresh
+        )
         batch_tab.wire(batch_parts, batches, selection, tabs=tabs, trained=trained, then_refresh=then_refresh)
         wire_size_note(training_parts.form.settings, engine, training_parts.form.settings.fields)
         wire_size_note(batch_parts.form.generation, engine, batch_parts.form.named)
         kept = {
             "model": panel.named,
             "dataset": datasets.form,
-            "training": training_parts.form.kept,
+            "training": training_parts.kept,
+            "short": training_parts.short.kept,
             "batch": batch_parts.form.kept,
         }
         for name, controls in {**tab.forms, **kept}.items():

@@ -7,10 +7,15 @@ from typing import Any
 import gradio as gr
 
 from studio.core.language import N_, _
+from studio.core.paths import UserData
 from studio.core.settings import GenerationSettings, LoraChoice
+from studio.datasets.generation import lineage_words, note_generation
+from studio.datasets.opened import OpenedDataset
 from studio.images.comparison import BASE
+from studio.images.scores.image import PictureScores
 from studio.loras.library import LoraLibrary
 from studio.loras.speed import FULL, OF_LORA, lora_of_speed, speed_loras
+from studio.training.folder import RunFolder
 from studio.training.session import add_to_library
 from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
 from studio.ui.shell.parts import QUIET, toast, toasts
@@ -103,6 +108,19 @@ def wire_compare(pressed: Callable[..., Any], page: TrainingPage, selection: gr.
     """Connect what puts the LoRA into Compare, beside the base."""
     says, js = N_("{name} is chosen beside the base: press “Compare”."), lead_to("Inference", "Compare")
     return wire_use(pressed, page, selection, to.compare, fill=beside_base, says=says, js=js)
+
+
+def take_generation(
+    dataset: OpenedDataset, user_data: UserData, made_by: str, scores: Mapping[str, PictureScores]
+) -> str:
+    """Have a dataset of images that were made here ready to be trained on; what was done, in sentences.
+
+    Raises:
+        DatasetError, OSError: as `note_generation`.
+    """
+    snapshots = [run.dataset for run in RunFolder.all_in(user_data.runs)]
+    made = note_generation(dataset, user_data, made_by=made_by, scores=scores, snapshots=snapshots)
+    return " ".join(lineage_words(made))
 
 
 def lead_to(tab: str, mode: str = "") -> str:

@@ -17,6 +17,7 @@ from studio.core.files import remove_uploads
 from studio.core.language import _
 from studio.core.settings import SHIPPED_DATASET
 from studio.core.text import template
+from studio.datasets.library import DatasetLibrary
 from studio.training.begin import read_settings_file
 from studio.training.presets import PRESETS
 from studio.training.settings import TrainingSettings
@@ -109,6 +110,12 @@ def build_form() -> TrainingForm:
 def dataset_choices(names: Sequence[str]) -> list[tuple[str, str]]:
     """The demo dataset, which is always there, and those of the Dataset tab."""
     return [(_("demo shoes (built in)"), SHIPPED_DATASET), *((name, name) for name in names)]
+
+
+def chosen_in(lists: Sequence[gr.Dropdown], name: str, library: DatasetLibrary) -> dict[Any, Any]:
+    """What an event returns so that lists of datasets have one chosen, which may be new."""
+    choices = dataset_choices(library.names())
+    return {each: gr.update(choices=choices, value=name) for each in lists}  # Gradio empties each update
 
 
 def changes_html() -> Markup:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 
 from pydantic import ValidationError
 
@@ -45,10 +46,20 @@ class Measured(Record):
 
 
 class MeasuredPresets(Record):
-    """By the names of presets."""
+    """By the names of presets.
+
+    Attributes:
+        image_seconds: by the names of models, what an image took in training last: its share of a step.
+    """
 
     runs: Mapping[str, Measured] = {}
     preflights: Mapping[str, Measured] = {}
+    image_seconds: Mapping[str, float] = {}
+
+
+def image_seconds(measured: MeasuredPresets, model: str) -> float | None:
+    """What an image takes in training here with a model; None where that is not known."""
+    return measured.image_seconds.get(Path(model).name)
 
 
 def preset_of(settings: TrainingSettings) -> str | None:
@@ -88,10 +99,34 @@ def remember(user_data: UserData, view: TrainingView, preflight: PreflightState,
     for key, measured in _of_preflight(preflight, found).items():
         if key not in preflights or preflights[key] != measured.model_copy(update={"at": preflights[key].at}):
             preflights[key] = measured
-    now = MeasuredPresets(runs=runs, preflights=preflights)
+    paces = {**known.image_seconds, **_pace_of_run(view), **_pace_of_preflight(preflight, found)}
+    now = MeasuredPresets(runs=runs, preflights=preflights, image_seconds=paces)
     if now != known:
         user_data.cache.mkdir(parents=True, exist_ok=True)
         write_atomically(measured_file(user_data), now.model_dump_json(indent=1).encode())
+
+
+def _pace_of_run(view: TrainingView) -> dict[str, float]:
+    """Of a finished run, whatever its settings."""
+    if view.run is None or view.history is None or view.history.finished is None or not view.history.steps.seconds:
+        return {}
+    try:
+        settings = read_run_settings(view.run)
+    except (RunError, SettingsError):  # damaged, or of another version
+        return {}
+    images = settings.train_batch_size * settings.gradient_accumulation_steps
+    return {Path(settings.model).name: median(view.history.steps.seconds) / images}
+
+
+def _pace_of_preflight(state: PreflightState, found: Preflight | None) -> dict[str, float]:
+    if found is None:
+        return {}
+    try:
+        settings = parse_settings(TrainingSettings, read_settings(TrainingSettings, state.form))
+    except SettingsError:  # of a form of before this version
+        return {}
+    images = settings.train_batch_size * found.batches_per_step
+    return {Path(settings.model).name: found.step_seconds / images}
 
 
 def _of_run(view: TrainingView) -> dict[str, Measured]:

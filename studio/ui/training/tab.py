@@ -14,10 +14,12 @@ from studio.core.errors import TrainingError
 from studio.core.language import N_, _, said
 from studio.core.settings import parse_settings
 from studio.core.text import duration, gigabytes, template
+from studio.engine.process.client import EngineClient
 from studio.training.begin import assert_consistent, begin_run
 from studio.training.folder import Offer, Preflight, variants_words
 from studio.training.session import TrainingView
 from studio.training.settings import TrainingSettings
+from studio.ui.datasets.captioning import CaptionJobs
 from studio.ui.forms import by_component, read_settings, shown_value
 from studio.ui.shell.commands import COMPARED_ON_LOAD, PreflightState, forecast_box
 from studio.ui.shell.parts import QUIET, Group, Part, Update, paragraph, problem, toasts
@@ -29,6 +31,7 @@ from studio.ui.training import panel as training_panel
 from studio.ui.training import presets as training_presets
 from studio.ui.training import results as training_results
 from studio.ui.training import saved_steps as training_saved_steps
+from studio.ui.training import short_way as training_short_way
 from studio.ui.training.destinations import Destinations
 from studio.ui.training.plot import capitalized
 from studio.ui.training.queue import TrainingPage
@@ -62,16 +65,23 @@ class PreflightBox:
 class TrainingTab:
     """The tab's parts."""
 
+    short: training_short_way.ShortWayBox
     form: training_form.TrainingForm
     preflight: PreflightBox
     start: gr.Button
     panel: training_panel.RunPanel
 
     @property
+    def kept(self) -> dict[str, gr.components.Component]:
+        """What the browser keeps of the full form, and which of the two is shown."""
+        return {"way": self.short.way, **self.form.kept}
+
+    @property
     def shown(self) -> dict[str, gr.components.Component]:
         """Every part that a refresh keeps true, by its name."""
         form = {"training-dataset": self.form.settings.fields["dataset"], "training-preset": self.form.preset}
-        return {**form, "training-start": self.start, **self.preflight.shown, **self.panel.shown}
+        own = {"training-start": self.start, **self.short.shown, **self.preflight.shown}
+        return {**form, **own, **self.panel.shown}
 
 
 def build_preflight(check: gr.Button) -> PreflightBox:
@@ -90,14 +100,17 @@ def build() -> TrainingTab:
     """Lay the tab out."""
     with gr.Row(elem_classes="workbench training"):
         with gr.Column(elem_classes="controls", min_width=320):
-            with gr.Row(elem_classes="actions"):
-                start = gr.Button(_("Start"), variant="primary", elem_id="start-training")
-                check = gr.Button(_("Preflight"), elem_id="run-preflight")
-            preflight = build_preflight(check)
-            form = training_form.build_form()
+            way = training_short_way.build_way()
+            short = training_short_way.build(way)
+            with gr.Column(elem_classes="full-way"):
+                with gr.Row(elem_classes="actions"):
+                    start = gr.Button(_("Start"), variant="primary", elem_id="start-training")
+                    check = gr.Button(_("Preflight"), elem_id="run-preflight")
+                preflight = build_preflight(check)
+                form = training_form.build_form()
         with gr.Column(elem_classes="canvas", min_width=480):
             panel = training_panel.build()
-    return TrainingTab(form, preflight, start, panel)
+    return TrainingTab(short, form, preflight, start, panel)
 
 
 def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict[str, Group]:
@@ -107,6 +120,7 @@ def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict
             "training-start": gr.update(value=start_words(view.jobs)),
             "training-dataset": gr.update(choices=training_form.dataset_choices(page.datasets.library.names())),
         },
+        N_("The short way"): lambda: training_short_way.render(page, selection),
         N_("The presets"): lambda: render_presets(page, view),
         N_("The preflight"): lambda: render_preflight(page.preflight.state),
         **training_panel.render(page, view, selection),
@@ -226,10 +240,14 @@ def wire(
     page: TrainingPage,
     selection: gr.HTML,
     *,
+    engine: EngineClient,
+    captions: CaptionJobs,
     to: Destinations,
     then_refresh: Callable[[Any], Any],
 ) -> None:
     """Connect the form, the preflight and the run; `to` has the forms that take a run's LoRA."""
+    short = training_short_way.ShortWayPage(page, engine, captions)
+    training_short_way.wire(tab.short, short, tab.form, selection, then_refresh=then_refresh)
     form, fields = tab.form, tab.form.settings.fields
 
     def show_preset(preset: str) -> dict[Any, Any]:

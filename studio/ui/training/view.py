@@ -88,11 +88,11 @@ NEARLY_FULL, FULL = 0.75, 0.9
 Unit = Literal["step", "image"]
 """What a job does one after another."""
 NOTHING_YET = N_(
-    "Choose a dataset on the left (the demo shoes are there), “Quick try”, and press "
-    "“Start”: a LoRA in a few minutes, on this machine."
+    "Drop images on the left, or choose the demo shoes, and press “Start”: with the built-in model, a LoRA in a few "
+    "minutes, on this machine."
 )
 FIRST_STEPS = (
-    N_("“Preflight” runs a few real steps first, to show how long it will take, and how much memory and disk."),
+    N_("The short way chooses the settings. “All settings” has each of them, and measures time and memory first."),
     N_(
         "While it runs, this side shows loss, memory and, at regular steps, images of the "
         "same prompts beside the base’s, with scores."

@@ -11,6 +11,7 @@ from PIL import Image
 from studio.core.errors import DatasetError, SettingsError, TrainingError
 from studio.datasets.rows import Bucket
 from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry, read_snapshot, with_masks, write_snapshot
+from studio.datasets.source import MadeFrom, Variety
 from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 from studio.training.torch.caches import LatentCache
@@ -498,3 +499,18 @@ def test_another_bucket_step_is_another_latent(tmp_path: Path) -> None:
         (variant,) = item.variants
         files.add(cache.file(item, variant))
     assert len(files) == 3
+
+
+def test_who_made_the_images_is_in_the_loras_file_and_drift_is_a_note() -> None:
+    whole = snapshot_of_sizes([SQUARE, WIDE, TALL])
+    assert make_set(whole).origin == {}
+    made = MadeFrom(
+        made_by="the batch shoes",
+        dataset="first",
+        before=Variety(difference=20, colours=5),
+        now=Variety(difference=10, colours=5),
+    )
+    recipe = whole.header.recipe.model_copy(update={"made_from": made})
+    found = make_set(Snapshot(whole.header.model_copy(update={"recipe": recipe}), whole.entries))
+    assert MadeFrom.model_validate_json(found.origin["lora_studio.made_from"]) == made
+    assert "Second generation: these images differ 50% less than those of first." in found.notes
