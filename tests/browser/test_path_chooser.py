@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.page_actions import open_section
+from tests.browser.page_actions import open_section, open_training
 from tests.browser.studio_process import RunningStudio
 
 SENTENCE = "Browsers do not reveal where a dropped file or folder lies. Choose it here."
@@ -39,7 +39,7 @@ def drop(target: Locator, name: str, content: str) -> None:
 
 
 def test_a_folder_is_chosen_by_keys_alone(page: Page, folder: Path) -> None:
-    open_tab(page, "training")
+    open_training(page)
     open_section(page, "The loss")
     field = page.locator("#training-mask-folder")
     field.get_by_role("button", name="Browse…").press("Enter")
@@ -111,7 +111,7 @@ def test_dropped_settings_fill_the_form_of_a_training(page: Page) -> None:
 
 
 def test_a_dataset_is_browsed_for_from_its_list(page: Page, folder: Path) -> None:
-    open_tab(page, "training")
+    open_training(page)
     field = page.locator("#training-dataset")
     field.get_by_role("button", name="Browse…").click()
     chooser(page).get_by_label("Folder", exact=True).fill(str(folder))
