@@ -88,10 +88,11 @@ def served_studio(user_data: UserData, *, cpu: bool) -> Iterator[tuple[str, "sub
 
 
 def open_training_tab(browser: "Browser", url: str) -> "Page":
-    """The page with its Training tab opened."""
+    """The page with its Training tab opened, and there all settings."""
     page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
     page.goto(url)
     page.get_by_role("tab", name="Training", exact=True).click()
+    page.locator("#training-way label").last.click()
     page.locator("#start-training").wait_for(timeout=1000 * PATIENCE_SECONDS)
     return page
 
