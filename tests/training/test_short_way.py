@@ -148,6 +148,8 @@ def place(tmp_path: Path) -> UserData:
 class Sayer:
     """Says the same of each image."""
 
+    says_tags = False
+
     def caption(self, image: object, **asked: object) -> tuple[str, ...]:
         return ("a shoe",)
 

@@ -87,8 +87,7 @@ def prepare(
 
     Args:
         plan: what a run that is resumed decided when it began.
-        report: told what is being done, and how far it is.
-        cancelled: asked between images whether to stop.
+        report, cancelled: told what is being done and how far it is; asked between images whether to stop.
 
     Raises:
         TrainingError: where images, masks or the model changed, or a setting or a prompt's LoRA does not fit the model.
