@@ -29,12 +29,10 @@ DeviceKind = Literal["cpu", "cuda", "mps"]
 
 FEW_IMAGES = 10
 MIN_VIEWS, MAX_VIEWS = 1500, 20_000
-MAX_SECONDS = 8 * 3600.0
-"""A night: a training that would take longer is made shorter."""
+MAX_SECONDS = 8 * 3600.0  # a night: a training that would take longer is made shorter
 IMAGES_PER_STEP = 4
 ROOM_FOR_FOUR_BYTES = 10 * 1024**3
-NUM_LOOKS = 4
-"""How often images are made on the way."""
+NUM_LOOKS = 4  # how often images are made on the way
 
 
 @dataclass(frozen=True)
@@ -123,12 +121,10 @@ def plan_short_way(
 
     Args:
         model: the base model.
-        captioner: a caption model that is at hand; "" where none is.
-        taken: names of LoRAs in the library.
+        captioner, taken: a caption model that is at hand, or ""; names of LoRAs in the library.
 
     Raises:
-        DatasetError: where there is nothing to train on.
-        SettingsError: where a name cannot be used.
+        DatasetError, SettingsError: where there is nothing to train on; where a name cannot be used.
     """
     if not images.num_images:
         raise DatasetError(
@@ -293,8 +289,7 @@ def _device_words(machine: Machine, settings: TrainingSettings) -> str:
         return _("The CPU computes {images} at once.", images=at_once)
     if machine.device == "mps":
         return _("The Mac's GPU computes {images} at once.", images=at_once)
-    memory, precision = gigabytes(machine.memory_bytes), settings.mixed_precision
-    told = {"images": at_once, "memory": memory, "precision": precision}
+    told = {"images": at_once, "memory": gigabytes(machine.memory_bytes), "precision": settings.mixed_precision}
     return _("The GPU with {memory} computes {images} at once, in {precision}.", **told)
 
 
