@@ -5,7 +5,7 @@ A LoRA that is trained on a LoRA's images learns less and less: they resemble ea
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,15 +83,33 @@ def scored(pictures: Mapping[Path, str]) -> dict[str, PictureScores]:
     return found
 
 
-def unfit_images(dataset: OpenedDataset, scores: Mapping[str, PictureScores]) -> dict[str, str]:
-    """The images to be left out, and why, by key: of near-duplicates all but the first; low scores.
+def unfit_images(
+    dataset: OpenedDataset, scores: Mapping[str, PictureScores], judged: Collection[str] = ()
+) -> dict[str, str]:
+    """The images to be left out, and why, by key: low scores; of near-duplicates those that resemble one that stays.
 
-    Those that are left out already are among them, so that a second look finds the same.
+    Images that are left out already are no part of it; those that were judged before stay.
     """
-    rows = [row for row in dataset.rows if row.facts is not None and not row.is_rejected]
-    twins = {pair.second_key: DUPLICATE for pair in find_duplicates(rows).pairs}
+    rows = [row for row in dataset.rows if row.facts is not None and row.is_used]
     used = {row.key for row in rows}
-    return {**low_scores({key: score for key, score in scores.items() if key in used}), **twins}
+    low = low_scores({key: score for key, score in scores.items() if key in used})
+    unfit = {key: reason for key, reason in low.items() if key not in judged}
+    good = [row for row in rows if row.key not in unfit]
+    pairs = find_duplicates(good).pairs
+    twins: dict[str, set[str]] = defaultdict(set)
+    for pair in pairs:
+        twins[pair.first_key].add(pair.second_key)
+        twins[pair.second_key].add(pair.first_key)
+    for pair in pairs:
+        if pair.exact:  # only the first of copies is compared with other images
+            twins[pair.second_key] |= twins[pair.first_key]
+    kept = {row.key for row in good if row.key in judged}
+    for row in good:  # of A~B~C only B is left out
+        if row.key not in judged and twins[row.key] & kept:
+            unfit[row.key] = DUPLICATE
+        else:
+            kept.add(row.key)
+    return unfit
 
 
 def variety_of(all_facts: Sequence[PictureFacts]) -> Variety | None:
@@ -137,7 +155,9 @@ def note_generation(
         dataset.check(checker)
         if dataset.progress.problem:
             raise DatasetError(dataset.progress.problem)
-        unfit = unfit_images(dataset, scores)
+        known = dataset.recipe.made_from.judged if dataset.recipe.made_from else {}
+        unfit = unfit_images(dataset, scores, known)
+        judged = {**{row.key: "" for row in dataset.rows if row.facts and row.is_used}, **known, **unfit}
         dataset.set_excluded([*unfit], excluded=True)
         loras = _loras_of([row.path for row in dataset.rows])
         first = _first_dataset(loras, user_data, snapshots)
@@ -148,13 +168,31 @@ def note_generation(
         made_by=made_by,
         loras=loras,
         dataset=first.header.name if first else "",
-        left_out=dict(Counter(unfit.values())),
+        left_out=dict(Counter(judged[row.key] for row in dataset.rows if row.excluded and judged.get(row.key))),
         before=before,
         now=variety_of([row.facts for row in dataset.rows if row.is_used and row.facts]),
+        judged=judged,
     )
     dataset.recipe = dataset.recipe.model_copy(update={"made_from": made})
     DatasetLibrary(user_data.datasets).save_recipe(dataset.name, dataset.recipe)
     return made
+
+
+def use_only(dataset: OpenedDataset, wanted: Collection[str]) -> None:
+    """Leave out what is not wanted any more, and take back what only that left out; other choices stay.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    made = dataset.recipe.made_from
+    lost = [row.key for row in dataset.rows if row.key not in wanted and not row.excluded]
+    judged = made.judged if made else {}
+    again = [row.key for row in dataset.rows if row.key in wanted and row.excluded and row.key not in judged]
+    dataset.set_excluded(again, excluded=False)
+    dataset.set_excluded(lost, excluded=True)
+    if made:
+        left = {key: reason for key, reason in judged.items() if key not in lost}
+        dataset.recipe = dataset.recipe.model_copy(update={"made_from": made.model_copy(update={"judged": left})})
 
 
 def _loras_of(paths: Sequence[Path]) -> tuple[str, ...]:

@@ -93,6 +93,7 @@ class MadeFrom(Record):
         dataset: what the first of them was trained on; "" where that is not known.
         left_out: how many images were left out, by the reason.
         before, now: the variety of that dataset, and of these images.
+        judged: by the keys of images that were looked at, why each was to be left out; "" of what was not.
     """
 
     made_by: KeptText
@@ -101,6 +102,7 @@ class MadeFrom(Record):
     left_out: Mapping[str, int] = {}
     before: Variety | None = None
     now: Variety | None = None
+    judged: Mapping[str, str] = {}
 
 
 class DatasetRecipe(Settings):

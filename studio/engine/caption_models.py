@@ -170,7 +170,7 @@ QUICK_GIGABYTES = 2.0
 
 
 def captioner_at_hand(cache: Path | None = None) -> str:
-    """The recommended model that is on this machine already and quick on any; "" where none is.
+    """The recommended model that writes sentences, is on this machine already, and quick on any; "" where none is.
 
     Args:
         cache: huggingface_hub's folder for models; that of HF_HOME where none is given.
@@ -183,7 +183,8 @@ def captioner_at_hand(cache: Path | None = None) -> str:
         if model.gigabytes <= QUICK_GIGABYTES:
             repository, revision = split_revision(model.name)
             place = HubPlace(cache or Path(constants.HF_HUB_CACHE), repository)
-            if local_snapshot(place, revision, CAPTIONER_LAYOUT) is not None:
+            found = local_snapshot(place, revision, CAPTIONER_LAYOUT)
+            if found is not None and not (found / TAGGER_TAGS).exists():  # tags are of drawings: to be asked for
                 return model.name
     return ""
 

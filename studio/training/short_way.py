@@ -14,14 +14,7 @@ from studio.core.language import _
 from studio.core.paths import UserData
 from studio.core.settings import SHIPPED_MODEL, parse_settings
 from studio.core.text import counted, duration, gigabytes
-from studio.datasets.captioning import (
-    CaptionFolder,
-    CaptionSettings,
-    begin_captioning,
-    measured_captions,
-    read_captions,
-    take_captions,
-)
+from studio.datasets import captioning
 from studio.datasets.generation import lineage_words
 from studio.datasets.grounds import on_other_grounds, put_on_white
 from studio.datasets.snapshot import write_snapshot
@@ -34,22 +27,19 @@ from studio.training.settings import TrainingSettings
 
 DeviceKind = Literal["cpu", "cuda", "mps"]
 
-
 FEW_IMAGES = 10
 MIN_VIEWS, MAX_VIEWS = 1500, 20_000
-MAX_SECONDS = 8 * 3600.0
-"""A night: a training that would take longer is made shorter."""
+MAX_SECONDS = 8 * 3600.0  # a night: a training that would take longer is made shorter
 IMAGES_PER_STEP = 4
 ROOM_FOR_FOUR_BYTES = 10 * 1024**3
-NUM_LOOKS = 4
-"""How often images are made on the way."""
+NUM_LOOKS = 4  # how often images are made on the way
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
     """Of the images that can be trained on: how many there are, have a caption, have another background than white.
 
-    `lineage` says who made them.
+    Of `num_unchecked` the background is not known yet. `lineage` says who made them.
     """
 
     name: str
@@ -57,6 +47,7 @@ class DatasetFacts:
     num_captioned: int
     num_unusable: int = 0
     num_coloured: int = 0
+    num_unchecked: int = 0
     lineage: tuple[str, ...] = ()
 
 
@@ -90,7 +81,7 @@ class ShortPlan:
         settings: of the training.
         caption_model: that writes the missing captions first; "" where none does.
         template: of what is measured, for images that have no caption then; "" for none.
-        on_white: whether images with another background are put on white first.
+        on_white: whether images with another background, which may not be known yet, are put on white first.
     """
 
     settings: TrainingSettings
@@ -105,8 +96,16 @@ def facts_of(name: str, rows: Sequence[DatasetRow], made_from: MadeFrom | None =
     usable = [row for row in rows if not row.excluded and not row.is_rejected]
     captioned = sum(bool(row.caption) for row in usable)
     unusable = sum(row.is_rejected and not row.excluded for row in rows)
-    coloured, lineage = len(on_other_grounds(usable)), tuple(lineage_words(made_from)) if made_from else ()
-    return DatasetFacts(name, len(usable), captioned, unusable, coloured, lineage)
+    coloured, unchecked = len(on_other_grounds(usable)), sum(row.facts is None for row in usable)
+    return DatasetFacts(
+        name,
+        len(usable),
+        captioned,
+        unusable,
+        coloured,
+        unchecked,
+        tuple(lineage_words(made_from) if made_from else ()),
+    )
 
 
 def plan_short_way(
@@ -122,12 +121,10 @@ def plan_short_way(
 
     Args:
         model: the base model.
-        captioner: a caption model that is at hand; "" where none is.
-        taken: names of LoRAs in the library.
+        captioner, taken: a caption model that is at hand, or ""; names of LoRAs in the library.
 
     Raises:
-        DatasetError: where there is nothing to train on.
-        SettingsError: where a name cannot be used.
+        DatasetError, SettingsError: where there is nothing to train on; where a name cannot be used.
     """
     if not images.num_images:
         raise DatasetError(
@@ -144,7 +141,9 @@ def plan_short_way(
     caption_model = "" if not lacking or wish in (BY_MEASURE, NO_CAPTIONS) else captioner if wish == BY_MODEL else wish
     template = "" if not lacking or wish == NO_CAPTIONS else kind.template
     asks_white = wanted.background == "white" or (wanted.background == "auto" and wanted.kind == "product")
-    on_white = asks_white and images.num_coloured > 0
+    on_white = asks_white and images.num_coloured + images.num_unchecked > 0
+    if all_replaced := on_white and images.num_coloured == images.num_images:
+        caption_model = ""  # it would describe grounds that are not trained on
     changes |= _per_step(machine, changes, is_small=is_small)
     per_step = int(str(changes["train_batch_size"])) * int(str(changes["gradient_accumulation_steps"]))
     views, full_views = _views(kind, images, machine)
@@ -155,8 +154,8 @@ def plan_short_way(
     sentences = (
         *_of_images(images),
         *_of_name(name, wanted.name or images.name),
-        _of_captions(images, caption_model, template, by_choice=wish != BY_MODEL),
-        *_of_background(images, on_white=on_white, is_asked=asks_white),
+        _of_captions(images, caption_model, template, by_choice=wish != BY_MODEL or all_replaced),
+        *_of_background(images, on_white=on_white, is_asked=asks_white, model=caption_model),
         PlanSentence("trigger_word", _("“{word}” in a prompt brings it out.", word=trigger)),
         _of_kind(settings, preset),
         *_of_time(settings, machine, full_views=full_views, num_images=images.num_images),
@@ -234,12 +233,18 @@ def _of_captions(images: DatasetFacts, model: str, template: str, *, by_choice: 
     return PlanSentence("captions", text)
 
 
-def _of_background(images: DatasetFacts, *, on_white: bool, is_asked: bool) -> Iterator[PlanSentence]:
-    if on_white:
+def _of_background(images: DatasetFacts, *, on_white: bool, is_asked: bool, model: str) -> Iterator[PlanSentence]:
+    if on_white and images.num_unchecked:
+        text = _("The backgrounds are being checked: what is not white is put on pure white first.")
+        yield PlanSentence("background", text)
+    elif on_white:
         num = counted(images.num_coloured, "image", "images")
         yield PlanSentence("background", _("{images} on another background are put on pure white first.", images=num))
     elif is_asked:
         yield PlanSentence("background", _("Every background is white."))
+    if on_white and model:
+        text = _("Of those without a caption, colour and background are measured and named.")
+        yield PlanSentence("captions", text)
 
 
 def _of_name(name: str, wanted: str) -> Iterator[PlanSentence]:
@@ -284,24 +289,24 @@ def _device_words(machine: Machine, settings: TrainingSettings) -> str:
         return _("The CPU computes {images} at once.", images=at_once)
     if machine.device == "mps":
         return _("The Mac's GPU computes {images} at once.", images=at_once)
-    memory, precision = gigabytes(machine.memory_bytes), settings.mixed_precision
-    told = {"images": at_once, "memory": memory, "precision": precision}
+    told = {"images": at_once, "memory": gigabytes(machine.memory_bytes), "precision": settings.mixed_precision}
     return _("The GPU with {memory} computes {images} at once, in {precision}.", **told)
 
 
-def begin_short_way(plan: ShortPlan, user_data: UserData, *, cpu: bool) -> tuple[RunFolder, CaptionFolder | None]:
+def begin_short_way(
+    plan: ShortPlan, user_data: UserData, *, cpu: bool
+) -> tuple[RunFolder, captioning.CaptionFolder | None]:
     """Make the run's folder, and that of the job that writes its captions first; nothing is computed yet.
 
     Raises:
-        StudioError: as `begin_run` and `begin_captioning`.
-        OSError: where a folder cannot be written.
+        StudioError, OSError: as `begin_run` and `begin_captioning`; where a folder cannot be written.
     """
     settings = plan.settings.model_copy(update={"cpu": cpu})
     run = begin_run(settings, user_data)
     captions = None
     if plan.caption_model:
         asked = {"dataset": settings.dataset, "model": plan.caption_model, "cpu": cpu}
-        captions = begin_captioning(parse_settings(CaptionSettings, asked), user_data)
+        captions = captioning.begin_captioning(parse_settings(captioning.CaptionSettings, asked), user_data)
     if captions is not None or plan.template or plan.on_white:
         job = captions.name if captions else ""
         needs = Preparation(captions_from=job, template=plan.template, on_white=plan.on_white)
@@ -313,15 +318,14 @@ def prepare_dataset(run: RunFolder, user_data: UserData) -> None:
     """Give the dataset of a run its captions and white backgrounds, and take its snapshot anew; once.
 
     Raises:
-        DatasetError: where the captions are not written yet, or the dataset cannot be read.
-        OSError: where it cannot be written.
+        DatasetError, OSError: where captions are not written yet, or the dataset cannot be read or written.
     """
     if read_plan(run) is not None or not run.preparation.is_file():
         return
     needs = Preparation.model_validate_json(read_file(run.preparation))
     dataset = checked_dataset(read_run_settings(run).dataset, user_data)
     if needs.captions_from:
-        folder = CaptionFolder(user_data.captions / needs.captions_from)
+        folder = captioning.CaptionFolder(user_data.captions / needs.captions_from)
         if status_or("failed", folder).state != "finished":
             raise DatasetError(
                 _(
@@ -330,12 +334,17 @@ def prepare_dataset(run: RunFolder, user_data: UserData) -> None:
                     name=dataset.name,
                 )
             )
-        written = [key for key, made in read_captions(folder).items() if made.candidates and dataset.has(key)]
-        if any(not dataset.row(key).caption for key in written):
-            take_captions(dataset, folder)
+        replaced = (
+            {*on_other_grounds(dataset.rows)} if needs.on_white else set()
+        )  # a caption would tell of their ground
+        written = [
+            key for key, made in captioning.read_captions(folder).items() if made.candidates and dataset.has(key)
+        ]
+        if lacking := [key for key in written if key not in replaced and not dataset.row(key).caption]:
+            captioning.take_captions(dataset, folder, keys=lacking)
     if needs.on_white and put_on_white(dataset, user_data.cache):
         dataset = checked_dataset(dataset.name, user_data)  # of a copy nothing is known yet
-    if needs.template and (captions := measured_captions(dataset.rows, needs.template)):
+    if needs.template and (captions := captioning.measured_captions(dataset.rows, needs.template)):
         dataset.set_captions(captions, what=_("captions from what is measured"))
     write_snapshot(run.dataset, take_snapshot(dataset.name, user_data).snapshot)
     run.preparation.unlink()

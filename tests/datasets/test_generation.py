@@ -17,10 +17,13 @@ from studio.datasets.generation import (
     low_scores,
     note_generation,
     scored,
+    unfit_images,
+    use_only,
     variety_of,
 )
 from studio.datasets.library import DatasetLibrary
 from studio.datasets.opened import OpenedDataset
+from studio.datasets.report import DuplicatePair, DuplicateSearch
 from studio.datasets.snapshot import make_snapshot
 from studio.datasets.source import MadeFrom, Variety
 from studio.images.records import PictureFacts
@@ -108,6 +111,25 @@ def test_near_duplicates_are_excluded_as_one_edit_and_the_recipe_says_from_where
     assert lineage_words(found) == ["From the batch shoes.", "1 image left out: 1 × near-duplicates."]
     opened.undo()
     assert not [row.key for row in opened.rows if row.excluded]
+
+
+def test_what_was_decided_stays_and_of_a_chain_only_the_middle_goes(
+    made: tuple[OpenedDataset, UserData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, data = made
+    note_generation(opened, data, made_by="the batch shoes", scores={}, snapshots=[])
+    opened.set_excluded(["red.png"], excluded=False)
+    opened.set_excluded(["blue.png"], excluded=True)
+    keys = {row.key for row in opened.rows}
+    use_only(opened, keys - {"green.png"})
+    use_only(opened, keys)
+    found = note_generation(opened, data, made_by="the batch shoes", scores={}, snapshots=[])
+    assert [row.key for row in opened.rows if row.excluded] == ["blue.png"], "the user's own choices"
+    assert found.left_out == {}
+    pairs = [("black.png", "green.png"), ("green.png", "red.png")]
+    chain = DuplicateSearch(tuple(DuplicatePair(a, b, exact=False, distance=1) for a, b in pairs), 0)
+    monkeypatch.setattr("studio.datasets.generation.find_duplicates", lambda rows: chain)
+    assert unfit_images(opened, {}) == {"green.png": DUPLICATE}
 
 
 def test_a_snapshot_keeps_where_its_images_come_from(made: tuple[OpenedDataset, UserData]) -> None:

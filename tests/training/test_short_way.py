@@ -227,6 +227,30 @@ def test_products_are_put_on_white_and_others_where_that_is_asked(
     assert [s.text for s in plan.sentences if s.about == "background"] == ([words] if words else [])
 
 
+def test_backgrounds_that_are_not_checked_yet_are_looked_at_before_the_first_step() -> None:
+    asked = parse_settings(ShortWay, {"dataset": "shoes", "kind": "product"})
+    plan = plan_short_way(asked, DatasetFacts("shoes", 20, 20, num_unchecked=3), CPU)
+    assert plan.on_white
+    assert "The backgrounds are being checked" in said(plan)
+
+
+def test_no_model_describes_a_background_that_is_replaced(place: UserData) -> None:
+    source = Path(open_dataset(CaptionSettings(dataset="bare"), place).recipe.source)
+    pixels = np.full((256, 256, 3), 150, np.uint8)
+    pixels[90:180, 60:200] = (190, 20, 20)
+    Image.fromarray(pixels).save(source / "grey.png")
+    plan = plan_of(place)
+    assert "Of those without a caption, colour and background are measured and named." in said(plan)
+    run, job = begin_short_way(plan, place, cpu=True)
+    assert job is not None
+    run_captioning(job, place, Sayer().load)
+    prepare_dataset(run, place)
+    assert captions_of(run.dataset) == ["my own words", "a shoe", "a shoe", "red product, white background"]
+    asked = parse_settings(ShortWay, {"dataset": "shoes", "kind": "product"})
+    alone = plan_short_way(asked, DatasetFacts("shoes", 4, 0, num_coloured=4), CPU, captioner="any")
+    assert (alone.caption_model, bool(alone.template)) == ("", True)
+
+
 def test_backgrounds_are_white_before_captions_are_measured(place: UserData) -> None:
     source = Path(open_dataset(CaptionSettings(dataset="bare"), place).recipe.source)
     pixels = np.full((256, 256, 3), 150, np.uint8)

@@ -18,7 +18,7 @@ from studio.core.records import Label, label_beside, label_or_none, write_label
 from studio.core.results import ImageRecord
 from studio.core.settings import ImagesSettings
 from studio.core.text import counted, template
-from studio.datasets.generation import scored
+from studio.datasets.generation import scored, use_only
 from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
 from studio.images.a1111 import PictureText
@@ -196,9 +196,7 @@ def wire(
             records = {path: read_picture_text(path).record for path in past.history.starred()[:MAX_STARRED]}
             pictures = {path: record.settings.prompt for path, record in records.items() if record}
             opened = datasets.collect(pictures, STARRED)
-            names = {path.name for path in pictures}
-            for excluded in (True, False):
-                opened.set_excluded([row.key for row in opened.rows if (row.key in names) != excluded], excluded)
+            use_only(opened, {path.name for path in pictures})
             with for_later():
                 made_by = _("your starred images")
             toast(take_generation(opened, user_data, made_by, scored(pictures)))

@@ -91,7 +91,7 @@ class ShortWayBox:
 def build_way() -> gr.Radio:
     """The switch between the short way and the full form; the style sheet shows the one that is chosen."""
     return gr.Radio(
-        [(_("Short way"), SHORT), (_("All settings"), FULL)],
+        [(_("Simple"), SHORT), (_("All settings"), FULL)],
         value=SHORT,
         label=_("How to choose the settings"),
         show_label=False,
