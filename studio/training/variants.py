@@ -10,15 +10,17 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import log2
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Le
-from PIL import Image, ImageOps
 from pydantic import Field
 
 from studio.core.language import N_
 from studio.core.settings import Settings
 from studio.datasets.rows import Bucket, BucketFit
+
+if TYPE_CHECKING:  # the command line reads these settings without Pillow
+    from PIL import Image
 
 CropName = Literal["centre", "random"]
 Box = tuple[int, int, int, int]  # left, top, right, bottom in the upright image's pixels
@@ -137,8 +139,10 @@ def _spread(seed: str, num: int, step: float) -> list[float]:
     return [(first + i * step) % 1 for i in range(num)]
 
 
-def cut(image: Image.Image, variant: Variant, bucket: Bucket) -> Image.Image:
+def cut(image: "Image.Image", variant: Variant, bucket: Bucket) -> "Image.Image":
     """What training sees of an upright RGB image, in the size of its bucket."""
+    from PIL import Image, ImageOps
+
     kept = image.crop(variant.crop).resize((bucket.width, bucket.height), Image.Resampling.LANCZOS)
     if variant.brightness:  # 0.5 to the exponent is 0.5 * (1 + brightness)
         exponent = 1 - log2(1 + variant.brightness)
@@ -149,7 +153,7 @@ def cut(image: Image.Image, variant: Variant, bucket: Bucket) -> Image.Image:
 SMALL_PIXELS = 120
 
 
-def small_jpegs(image: Image.Image, variants: Sequence[Variant], bucket: Bucket) -> tuple[str, ...]:
+def small_jpegs(image: "Image.Image", variants: Sequence[Variant], bucket: Bucket) -> tuple[str, ...]:
     """Variants of an upright RGB image for a person to see: JPEG, as base64."""
     jpegs = []
     for variant in variants:
