@@ -124,7 +124,7 @@ KINDS: Mapping[KindName, Kind] = {
 
 BY_MEASURE, BY_MODEL, NO_CAPTIONS = "measured", "auto", "none"
 """Who writes missing captions: what is measured of an image; a model at hand, else the same; nobody."""
-BackgroundName = Literal["auto", "white", "as it is"]
+BackgroundName = Literal["as it is", "white"]
 
 
 class ShortWay(Settings):
@@ -150,9 +150,9 @@ class ShortWay(Settings):
         description=N_("Who writes them: a caption model, or what is measured of each image."),
     )
     background: BackgroundName = Field(
-        "auto",
+        "as it is",
         title=N_("Background"),
-        description=N_("white: images with another background are put on pure white first. auto: those of products."),
+        description=N_("White puts images on another background on pure white first: try it in the Dataset tab."),
     )
 
 

@@ -27,7 +27,7 @@ from studio.training.settings import TrainingSettings
 
 DeviceKind = Literal["cpu", "cuda", "mps"]
 
-FEW_IMAGES = 10
+FEW_IMAGES, MAX_NAME = 10, 76  # a name has at most 80 characters: room for a number
 MIN_VIEWS, MAX_VIEWS = 1500, 20_000
 MAX_SECONDS = 8 * 3600.0  # a night: a training that would take longer is made shorter
 IMAGES_PER_STEP = 4
@@ -135,13 +135,12 @@ def plan_short_way(
     preset = "quick-try" if is_small else kind.preset
     changes = {**PRESETS[preset].changes, **({} if is_small else kind.changes)}
     name = _free_name(wanted.name or images.name, taken)
-    trigger = wanted.trigger_word.strip() or re.sub(r"\W+", "", (wanted.name or images.name).casefold())
+    trigger = wanted.trigger_word.strip() or re.sub(r"\W+", "", (wanted.name or images.name).casefold())[:MAX_NAME]
     wish = wanted.captions.strip() or BY_MODEL
     lacking = images.num_captioned < images.num_images
     caption_model = "" if not lacking or wish in (BY_MEASURE, NO_CAPTIONS) else captioner if wish == BY_MODEL else wish
     template = "" if not lacking or wish == NO_CAPTIONS else kind.template
-    asks_white = wanted.background == "white" or (wanted.background == "auto" and wanted.kind == "product")
-    on_white = asks_white and images.num_coloured + images.num_unchecked > 0
+    on_white = wanted.background == "white" and images.num_coloured + images.num_unchecked > 0
     if all_replaced := on_white and images.num_coloured == images.num_images:
         caption_model = ""  # it would describe grounds that are not trained on
     changes |= _per_step(machine, changes, is_small=is_small)
@@ -155,7 +154,7 @@ def plan_short_way(
         *_of_images(images),
         *_of_name(name, wanted.name or images.name),
         _of_captions(images, caption_model, template, by_choice=wish != BY_MODEL or all_replaced),
-        *_of_background(images, on_white=on_white, is_asked=asks_white, model=caption_model),
+        *_of_background(images, wanted, on_white=on_white, model=caption_model),
         PlanSentence("trigger_word", _("“{word}” in a prompt brings it out.", word=trigger)),
         _of_kind(settings, preset),
         *_of_time(settings, machine, full_views=full_views, num_images=images.num_images),
@@ -164,20 +163,18 @@ def plan_short_way(
 
 
 def _free_name(wanted: str, taken: Collection[str]) -> str:
-    names, name, number = {other.casefold() for other in taken}, wanted[:90], 1
-    while name.casefold() in names:
-        number += 1
-        name = f"{wanted[:90]} {number}"
-    return name
+    plain = re.sub(r"^\W+|[^\w .()+-]", "", wanted)[:MAX_NAME].rstrip() or "LoRA"
+    names = {other.casefold() for other in taken}
+    numbered = (f"{plain} {number}" for number in range(2, len(names) + 3))
+    return next(name for name in (plain, *numbered) if name.casefold() not in names)
 
 
 def _per_step(machine: Machine, changes: Mapping[str, object], *, is_small: bool) -> dict[str, object]:
     """How many images a step has, and at once: the small model's preset keeps its own."""
     if is_small:
         return {name: changes[name] for name in ("train_batch_size", "gradient_accumulation_steps")}
-    at_once = 1
-    if machine.device == "cuda":
-        at_once = IMAGES_PER_STEP if (machine.memory_bytes or 0) >= ROOM_FOR_FOUR_BYTES else 1
+    has_room = machine.device == "cuda" and (machine.memory_bytes or 0) >= ROOM_FOR_FOUR_BYTES
+    at_once = IMAGES_PER_STEP if has_room else 1
     precision = {"mixed_precision": "fp16"} if machine.device == "cuda" else {}
     return {"train_batch_size": at_once, "gradient_accumulation_steps": IMAGES_PER_STEP // at_once, **precision}
 
@@ -233,15 +230,18 @@ def _of_captions(images: DatasetFacts, model: str, template: str, *, by_choice: 
     return PlanSentence("captions", text)
 
 
-def _of_background(images: DatasetFacts, *, on_white: bool, is_asked: bool, model: str) -> Iterator[PlanSentence]:
+def _of_background(images: DatasetFacts, wanted: ShortWay, *, on_white: bool, model: str) -> Iterator[PlanSentence]:
+    num = counted(images.num_coloured, "image", "images")
     if on_white and images.num_unchecked:
         text = _("The backgrounds are being checked: what is not white is put on pure white first.")
-        yield PlanSentence("background", text)
     elif on_white:
-        num = counted(images.num_coloured, "image", "images")
-        yield PlanSentence("background", _("{images} on another background are put on pure white first.", images=num))
-    elif is_asked:
-        yield PlanSentence("background", _("Every background is white."))
+        text = _("{images} on another background are put on pure white first.", images=num)
+    elif wanted.background == "white":
+        text = _("Every background is white.")
+    else:
+        text = _("Backgrounds stay as they are; {images} on another one than white.", images=num)
+    if wanted.background == "white" or (wanted.kind == "product" and images.num_coloured):
+        yield PlanSentence("background", text)
     if on_white and model:
         text = _("Of those without a caption, colour and background are measured and named.")
         yield PlanSentence("captions", text)
@@ -272,7 +272,6 @@ def _of_time(
     steps = {"steps": settings.max_train_steps, "per_step": per_step, "times": times}
     text = _("{steps:,} steps of {per_step} images, so each image is seen about {times:,} times.", **steps)
     yield PlanSentence("max_train_steps", text)
-    device = _device_words(machine, settings)
     if machine.image_seconds is None:
         time = _("How long it takes shows after the first steps: it was not measured here yet.")
     elif views < full_views - per_step:
@@ -280,7 +279,7 @@ def _of_time(
         time = _("It takes about {time}; the usual number of steps would take {whole}.", time=night, whole=whole)
     else:
         time = _("It takes about {time}.", time=duration(views * machine.image_seconds))
-    yield PlanSentence("train_batch_size", " ".join((device, time)))
+    yield PlanSentence("train_batch_size", f"{_device_words(machine, settings)} {time}")
 
 
 def _device_words(machine: Machine, settings: TrainingSettings) -> str:

@@ -211,14 +211,15 @@ def test_a_run_that_began_keeps_its_snapshot(place: UserData) -> None:
 @pytest.mark.parametrize(
     ("kind", "background", "num_coloured", "on_white", "words"),
     [
-        ("product", "auto", 4, True, "4 images on another background are put on pure white first."),
-        ("product", "auto", 0, False, "Every background is white."),
-        ("product", "as it is", 4, False, ""),
-        ("person", "auto", 4, False, ""),
+        ("product", "white", 4, True, "4 images on another background are put on pure white first."),
+        ("product", "white", 0, False, "Every background is white."),
+        ("product", "as it is", 4, False, "Backgrounds stay as they are; 4 images on another one than white."),
+        ("product", "as it is", 0, False, ""),
+        ("person", "as it is", 4, False, ""),
         ("person", "white", 4, True, "4 images on another background are put on pure white first."),
     ],
 )
-def test_products_are_put_on_white_and_others_where_that_is_asked(
+def test_images_are_put_on_white_only_where_that_is_asked(
     kind: str, background: str, num_coloured: int, on_white: bool, words: str
 ) -> None:
     asked = parse_settings(ShortWay, {"dataset": "shoes", "kind": kind, "background": background})
@@ -228,7 +229,7 @@ def test_products_are_put_on_white_and_others_where_that_is_asked(
 
 
 def test_backgrounds_that_are_not_checked_yet_are_looked_at_before_the_first_step() -> None:
-    asked = parse_settings(ShortWay, {"dataset": "shoes", "kind": "product"})
+    asked = parse_settings(ShortWay, {"dataset": "shoes", "kind": "product", "background": "white"})
     plan = plan_short_way(asked, DatasetFacts("shoes", 20, 20, num_unchecked=3), CPU)
     assert plan.on_white
     assert "The backgrounds are being checked" in said(plan)
@@ -239,14 +240,14 @@ def test_no_model_describes_a_background_that_is_replaced(place: UserData) -> No
     pixels = np.full((256, 256, 3), 150, np.uint8)
     pixels[90:180, 60:200] = (190, 20, 20)
     Image.fromarray(pixels).save(source / "grey.png")
-    plan = plan_of(place)
+    plan = plan_of(place, background="white")
     assert "Of those without a caption, colour and background are measured and named." in said(plan)
     run, job = begin_short_way(plan, place, cpu=True)
     assert job is not None
     run_captioning(job, place, Sayer().load)
     prepare_dataset(run, place)
     assert captions_of(run.dataset) == ["my own words", "a shoe", "a shoe", "red product, white background"]
-    asked = parse_settings(ShortWay, {"dataset": "shoes", "kind": "product"})
+    asked = parse_settings(ShortWay, {"dataset": "shoes", "kind": "product", "background": "white"})
     alone = plan_short_way(asked, DatasetFacts("shoes", 4, 0, num_coloured=4), CPU, captioner="any")
     assert (alone.caption_model, bool(alone.template)) == ("", True)
 
@@ -257,8 +258,22 @@ def test_backgrounds_are_white_before_captions_are_measured(place: UserData) -> 
     pixels[90:180, 60:200] = (190, 20, 20)
     Image.fromarray(pixels).save(source / "grey.png")
     assert facts_of("bare", checked_dataset("bare", place).rows).num_coloured == 1
-    run, __ = begin_short_way(plan_of(place, captions=BY_MEASURE), place, cpu=True)
+    run, __ = begin_short_way(plan_of(place, captions=BY_MEASURE, background="white"), place, cpu=True)
     prepare_dataset(run, place)
     assert captions_of(run.dataset)[-1] == "red product, white background"
     assert facts_of("bare", checked_dataset("bare", place).rows).num_coloured == 0
     assert Path(read_snapshot(run.dataset).entries[-1].path).parent != source
+
+
+@pytest.mark.parametrize(
+    ("folder", "taken", "name"),
+    [
+        ("(2024) boots", (), "2024) boots"),
+        ("a" * 200, ("A" * 76,), "a" * 76 + " 2"),
+        ("¿?", (), "LoRA"),
+        ("shoes", ("Shoes", "shoes 2"), "shoes 3"),
+    ],
+)
+def test_a_lora_is_named_after_any_folder(folder: str, taken: tuple[str, ...], name: str) -> None:
+    plan = plan_short_way(parse_settings(ShortWay, {"dataset": "x"}), DatasetFacts(folder, 20, 20), CPU, taken=taken)
+    assert plan.settings.name == name

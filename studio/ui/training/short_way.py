@@ -127,7 +127,9 @@ def build(way: gr.Radio) -> ShortWayBox:
             controls["captions"] = gr.Dropdown(
                 _captions(), value=BY_MODEL, allow_custom_value=True, **_words("captions")
             )
-            controls["background"] = gr.Dropdown(_backgrounds(), value="auto", **_words("background"))
+            controls["background"] = gr.Dropdown(
+                _backgrounds(), value=FIELDS["background"].default, **_words("background")
+            )
             controls["trigger_word"] = gr.Textbox(
                 "", max_lines=1, placeholder=_("of the name"), **_words("trigger_word")
             )
@@ -140,7 +142,7 @@ def _words(name: str) -> dict[str, Any]:
 
 
 def _backgrounds() -> list[tuple[str, str]]:
-    return [(_("automatic"), "auto"), (_("white background"), "white"), (_("as it is"), "as it is")]
+    return [(_("as it is"), "as it is"), (_("white background"), "white")]
 
 
 def _captions() -> list[tuple[str, str]]:
