@@ -12,7 +12,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -117,7 +119,7 @@ def _chunks(paths: Iterable[Path], size: int) -> Iterator[list[Path]]:
 
 
 MAX_WORKERS = 8
-BATCH_SIZE = 8
+BATCH_SIZE, POLL_SECONDS = 8, 0.5
 GIB = 1024**3
 
 
@@ -198,12 +200,18 @@ class PictureChecker:
         """Do some other work on one image in a worker, with the same limits. Blocks.
 
         Raises:
-            PictureFileError: where it takes too long or too much memory, or crashes.
+            PictureFileError, CancelledError: where it takes too long or too much memory, or crashes; workers ended.
         """
         try:
             with self._lock:
-                future = self._workers().schedule(work, args=args, kwargs=named, timeout=self._seconds)
+                pool = self._workers()
+                future = pool.schedule(work, args=args, kwargs=named, timeout=self._seconds)
+            while not wait([future], timeout=POLL_SECONDS).done:
+                if not pool.active:  # a pool that was stopped may leave what it worked on without an answer
+                    raise CancelledError
             return future.result()
+        except BrokenProcessPool as error:
+            raise CancelledError from error
         except (FutureTimeoutError, ProcessExpired, MemoryError) as error:
             raise PictureFileError(_said(error, self._seconds).problems[0].sentence) from error
 

@@ -153,8 +153,10 @@ class GroundChanger:
         try:
             with ThreadPoolExecutor(self._checker.num_workers) as pool:
                 list(pool.map(change, paths))
-        except CancelledError:  # the workers were ended, as the studio ends
-            pass
+        except CancelledError:  # the workers were ended
+            if not work.stop.is_set():  # and not as the studio ends
+                with for_later():
+                    work.problem = _("The processes that change images ended. Preview again.")
         except OSError as error:
             with for_later():
                 work.problem = system_error_message(error)
@@ -207,7 +209,7 @@ def use_copies(opened: OpenedDataset, work: GroundWork, *, keys: Sequence[str] |
 
     Raises:
         DatasetError: where there is nothing to use.
-        OSError: where they cannot be kept; nothing is changed then.
+        OSError: where they cannot be kept; nothing is changed then, or only masks are missing.
     """
     settings = work.settings
     results = [
@@ -220,16 +222,16 @@ def use_copies(opened: OpenedDataset, work: GroundWork, *, keys: Sequence[str] |
     ]
     if not results:
         raise DatasetError(_("There is no image to use: none was changed that the dataset still reads so."))
+    if settings.white or settings.subject_percent:
+        images = results[0].key if len(results) == 1 else counted(len(results), "image", "images")
+        copies = ((result.key, read_file(work.folder / f"{result.stem}.png")) for result in results)
+        opened.use_copies(copies, what=describe(settings, images))
     if settings.masks:
         for result in results:
             mask = PurePosixPath(result.key).with_suffix("")
             write_atomically(
                 opened.folder / MASKS / f"{mask}-masklabel.png", read_file(work.folder / f"{result.stem}-masklabel.png")
             )
-    if settings.white or settings.subject_percent:
-        images = results[0].key if len(results) == 1 else counted(len(results), "image", "images")
-        copies = ((result.key, read_file(work.folder / f"{result.stem}.png")) for result in results)
-        opened.use_copies(copies, what=describe(settings, images))
     for result in results:
         work.made.pop(result.key, None)
     return len(results)
@@ -252,7 +254,7 @@ def put_on_white(opened: OpenedDataset, cache: Path) -> int:
     if not (keys := on_other_grounds([row for row in opened.rows if row.is_used])):
         return 0
     checker = PictureChecker(cache / "picture-checks.db", cache / "dataset-thumbnails")
-    changer = GroundChanger(checker, cache)
+    changer = GroundChanger(checker, cache / "trainings")  # what waits on the page is the page's own
     try:
         work = changer.begin(opened, keys, GroundSettings())
         work.done.wait()

@@ -82,6 +82,10 @@ def cut_out(pixels_HWC: Pixels) -> Cutout:
         raise PictureFileError(
             _("No background is visible at the border: the subject fills the image, or the background is too busy.")
         )
+    if any(side.any() for side in (subject_HW[0], subject_HW[-1], subject_HW[:, 0], subject_HW[:, -1])):
+        raise PictureFileError(
+            _("The subject reaches the edge of the image, where it cannot be told from the background.")
+        )
     alpha_HW = _alpha(seen_HWC, ground_HWC, subject_HW, sure_HW)
     alpha, ground = (
         Image.fromarray(np.rint(np.clip(levels, 0, 255)).astype(np.uint8)).resize(

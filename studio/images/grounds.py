@@ -6,7 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from studio.core.errors import PictureFileError
+from studio.core.language import _
 from studio.images.cutout import Cutout, cut_out
+from studio.images.decoding import MAX_PIXELS
 from studio.images.records import GroundSettings
 from studio.images.scores.subject import border_width
 
@@ -32,15 +35,14 @@ def change_ground(image: Image.Image, settings: GroundSettings) -> ChangedImage:
     """Change an RGB image of at least 16 × 16 pixels; it stays as it is itself.
 
     Raises:
-        PictureFileError: where no subject can be told from the ground; the sentence says why.
+        PictureFileError: where no subject can be told from the ground, or the image would be too large.
     """
     pixels_HWC = np.asarray(image)
     cutout = cut_out(pixels_HWC)
     changed_HWC = _on_white(pixels_HWC, cutout, shadow=settings.shadow) if settings.white else pixels_HWC
     window = _window(cutout.alpha_HW, settings) if settings.subject_percent else (0, 0, *image.size)
-    paper = Image.fromarray(changed_HWC).crop(window)
-    if settings.white and window != (0, 0, *image.size):
-        paper = _framed(Image.fromarray(changed_HWC), window)
+    changed = Image.fromarray(changed_HWC)
+    paper = _framed(changed, window) if settings.white else changed.crop(window)
     mask = Image.fromarray(cutout.alpha_HW).crop(window)  # black beyond the image
     return ChangedImage(paper, mask)
 
@@ -80,6 +82,9 @@ def _window(alpha_HW: Grey, settings: GroundSettings) -> tuple[int, int, int, in
     """Left, top, right and bottom of the part, in the image's shape, in whose middle the subject has the wanted size.
 
     Beyond the image only where the ground becomes white. No pixel is computed anew: training scales by itself.
+
+    Raises:
+        PictureFileError: where the part has more pixels than an image may have.
     """
     height, width = alpha_HW.shape
     rows, columns = np.nonzero(alpha_HW > 127)
@@ -88,6 +93,13 @@ def _window(alpha_HW: Grey, settings: GroundSettings) -> tuple[int, int, int, in
     if not settings.white:
         times = min(1.0, times)
     wide, high = max(right - left, round(width * times)), max(bottom - top, round(height * times))
+    if wide * high > MAX_PIXELS:
+        raise PictureFileError(
+            _(
+                "The image would become too large: the subject takes up too much of it for {percent}%.",
+                percent=settings.subject_percent,
+            )
+        )
     x, y = (left + right - wide) // 2, (top + bottom - high) // 2
     if not settings.white:
         x, y = min(max(0, x), width - wide), min(max(0, y), height - high)
