@@ -118,9 +118,11 @@ class Tagger:
 
 def prepared(image: Image.Image, side: int) -> NDArray[np.float32]:
     """An RGB image as a tagger takes it: (1, side, side, 3), in its middle of a white square, BGR, 0 to 255."""
-    square = Image.new("RGB", (max(image.size),) * 2, _WHITE)
-    square.paste(image, ((square.width - image.width) // 2, (square.height - image.height) // 2))
-    pixels_HWC = np.asarray(square.resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32)
+    scale = side / max(image.size)  # first: a square around a long image would take gigabytes
+    small = image.resize([max(1, round(length * scale)) for length in image.size], Image.Resampling.BICUBIC)
+    square = Image.new("RGB", (side, side), _WHITE)
+    square.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
+    pixels_HWC = np.asarray(square, dtype=np.float32)
     return np.ascontiguousarray(pixels_HWC[None, :, :, ::-1])
 
 

@@ -5,7 +5,7 @@ Whether activations are kept or computed twice: measured on the model at hand, d
 What a device cannot do: batches that it computes wrongly, steps for which it has no memory. What a run needs of disk.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from studio.core.results import DeviceCheck
 from studio.core.text import gigabytes
 from studio.engine.attention import attention_of_model
 from studio.engine.device_operations import DROPOUT, LINEAR
-from studio.engine.lora_layers import Lora
+from studio.engine.lora_layers import LoraLayers
 from studio.engine.memory import OffloadedModule, free_bytes, total_bytes
 from studio.engine.memory_forecast import MemoryCount, count_training_step, counted_plan
 from studio.engine.models import Components
@@ -235,7 +235,7 @@ def offload_unneeded(
     settings: TrainingSettings,
     components: Components,
     digests: Mapping[str, str],
-    loras: Iterable[Lora],
+    loras: LoraLayers,
     *,
     user_data: UserData,
     processes: Processes,
@@ -255,7 +255,7 @@ def offload_unneeded(
     needed = [offloaded(components.vae, "vae")]
     if half is not None:
         needed.append(offloaded(components.unet, "unet", half))
-    is_changed = settings.train_text_encoder or any(lora.text_encoder for lora in loras)
+    is_changed = settings.train_text_encoder or any(lora.text_encoder for lora in loras.held.values())
     if not (is_changed or settings.shuffle_caption):
         offloaded(components.text_encoder, "text_encoder")
     elif half is not None and settings.train_text_encoder:

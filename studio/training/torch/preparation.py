@@ -18,7 +18,7 @@ from studio.datasets.snapshot import mask_notes
 from studio.engine.denoise import assert_possible
 from studio.engine.device import give_back_between_blocks, give_back_free_memory
 from studio.engine.hub_download import DownloadWatcher
-from studio.engine.lora_layers import Lora, read_lora
+from studio.engine.lora_layers import read_lora
 from studio.engine.memory import OffloadedModule
 from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
@@ -98,7 +98,7 @@ def prepare(
     components = manager.components
     resolution = plan.resolution if plan else settings.resolution or facts.width
     assert_possible_here(settings, components, facts.device_check, processes, resolution=resolution)
-    held = _hold_loras(settings, manager, plan)
+    lora_files = _hold_loras(settings, manager, plan)
     training_set = make_training_set(data.snapshot, settings, resolution=resolution, prior=data.prior)
     alone, digests = _digests(settings, manager, plan)
     caches = fill_caches(
@@ -114,7 +114,7 @@ def prepare(
     )
     training_set = replace(training_set, notes=(*training_set.notes, *mask_notes(caches[2].seen(training_set.items))))
     prompts, generations, check = _images(settings, manager, training_set, plan, resolution=resolution)
-    offloaded = offload_unneeded(settings, components, digests, held.values(), user_data=user_data, processes=processes)
+    offloaded = offload_unneeded(settings, components, digests, manager.loras, user_data=user_data, processes=processes)
     maker: BatchMaker | SegmentMaker = _batch_maker(settings, training_set, components, caches, processes.device)
     if settings.makes_speed_lora:
         teacher = Teacher(components, settings, caches[1], digests, resolution, user_data.cache / "paths")
@@ -124,7 +124,7 @@ def prepare(
     if plan is None:
         decision = _decide(settings, denoiser, maker, processes)
         plan = _plan(
-            settings, data, training_set, facts, decision, processes, alone, held, adapters, prompts, resolution
+            settings, data, training_set, facts, decision, processes, alone, lora_files, adapters, prompts, resolution
         )
     set_checkpointing(denoiser, on=plan.gradient_checkpointing, recomputed=plan.recomputed)
     if plan.gradient_checkpointing and processes.device.type == "cpu":
@@ -199,24 +199,25 @@ def _load(
     return manager, facts
 
 
-def _hold_loras(settings: TrainingSettings, manager: PipelineManager, plan: TrainingPlan | None) -> dict[str, Lora]:
+def _hold_loras(settings: TrainingSettings, manager: PipelineManager, plan: TrainingPlan | None) -> dict[str, LoraFile]:
     """The teacher's LoRA and those of the user's validation prompts by their names, each checked against the model.
 
-    From now on their names mean what is read here. A run that goes on finds its files under other names, too, and does
-    without a prompt's that is gone: its images are told as missing when they are due.
+    From now on their names mean what is read here, whatever becomes of the files. A run that goes on finds them under
+    other names, too; without a prompt's that is gone its images are told as missing when they are due.
 
     Raises:
-        TrainingError: where a prompt of a new run cannot be followed.
-        LoraError: where the teacher's LoRA cannot be found.
+        TrainingError, LoraError: where a prompt of a new run cannot be followed; where the teacher's LoRA is gone.
     """
-    held, known = dict[str, Lora](), plan.loras if plan else {}
+    files, known = dict[str, LoraFile](), plan.loras if plan else {}
 
     def hold(name: str) -> None:
-        if name in held:
+        if name in files:
             return
         own = manager.library.name_of(name)
-        held[name] = read_lora(own, _file_of(name, known.get(name), manager.library), manager.components)
-        manager.loras.held |= {name: held[name], own: held[name]}
+        path = _file_of(name, known.get(name), manager.library)
+        lora = read_lora(own, path, manager.components)
+        files[name] = LoraFile(sha256=lora.sha256, size_bytes=path.stat().st_size)
+        manager.loras.held |= {name: lora, own: lora}
 
     for choice in settings.teacher_loras:
         hold(choice.name)
@@ -225,10 +226,10 @@ def _hold_loras(settings: TrainingSettings, manager: PipelineManager, plan: Trai
             for choice in take_lora_tags(prompt)[1]:
                 hold(choice.name)
         except (SettingsError, LoraError, WeightsFileError) as error:
+            words = _("validation_prompts: {prompt!r} cannot be used. {error}", prompt=prompt, error=error)
             if plan is None:
-                words = _("validation_prompts: {prompt!r} cannot be used. {error}", prompt=prompt, error=error)
                 raise TrainingError(words) from error
-    return held
+    return files
 
 
 def _file_of(name: str, begun_with: LoraFile | None, library: LoraLibrary) -> Path:
@@ -313,7 +314,7 @@ def _plan(
     decision: CheckpointingDecision,
     processes: Processes,
     digests: Mapping[str, str],
-    held: Mapping[str, Lora],
+    lora_files: dict[str, LoraFile],
     adapters: Adapters,
     prompts: tuple[str, ...],
     resolution: int,
@@ -340,7 +341,7 @@ def _plan(
         model=facts.model,
         model_revision=facts.model_revision,
         model_digests=dict(digests),
-        loras={name: LoraFile(sha256=lora.sha256, size_bytes=lora.path.stat().st_size) for name, lora in held.items()},
+        loras=lora_files,
         device=facts.device,
         device_name=facts.device_name,
         versions=versions(),

@@ -376,6 +376,21 @@ def test_a_teacher_that_is_renamed_meanwhile_goes_on_teaching(
     assert all(all(e.pictures) for e in read_events(run.events) if isinstance(e, SampleEvent))
 
 
+def test_a_teacher_that_is_renamed_while_the_run_prepares_goes_on_teaching(
+    place: Place, taught: tuple[RunFolder, LoraLibrary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, library = taught
+
+    class Renaming(Teacher):
+        def maker(self, *args: Any, **named: Any) -> SegmentMaker:  # noqa: ANN401 - whatever a teacher is asked
+            library.rename("style", "manner")
+            return super().maker(*args, **named)
+
+    monkeypatch.setattr(preparation, "Teacher", Renaming)
+    assert train_run(run, place.user_data) == "finished"
+    assert finished(run).problems == ()
+
+
 def test_a_teacher_that_was_renamed_while_the_run_stood_still_is_found_by_its_bytes(
     place: Place, taught: tuple[RunFolder, LoraLibrary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
