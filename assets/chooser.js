@@ -60,7 +60,7 @@ const open = (takes, now, note) =>
       if (found.problem) return;
       shown = found;
       here.disabled = false;
-      path.value = found.path;
+      if (!edited) path.value = found.path;
       up.disabled = !found.parent;
       const folders = found.folders.map((name) => row(name, () => go(join(found.path, name)), "is-folder"));
       const files = found.files.map((name) => row(name, () => choose(join(found.path, name)), "is-file"));
@@ -68,11 +68,14 @@ const open = (takes, now, note) =>
       list.replaceChildren(...(folders.length + files.length ? [...folders, ...files] : [nothing]));
       list.scrollTop = 0;
       const rows = [...list.querySelectorAll("button")];
-      (rows.find((one) => one.textContent === from) ?? rows[0] ?? (here.hidden ? cancel : here)).focus();
+      if (!edited) (rows.find((one) => one.textContent === from) ?? rows[0] ?? (here.hidden ? cancel : here)).focus();
     };
     let asked = 0; // whoever is quicker than the disk wants what was asked for last
+    let edited = false; // nor does an answer write over what is typed meanwhile, or take the focus from it
+    path.addEventListener("input", () => (edited = true));
     const showFirst = async (wanted, options) => {
       const number = ++asked;
+      edited = false;
       const found = await ask("list_folder", wanted, takes);
       if (number === asked) show(found, options);
     };

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.page_actions import open_section, open_training
 from tests.browser.studio_process import RunningStudio
@@ -66,6 +66,21 @@ def test_a_folder_is_chosen_by_keys_alone(page: Page, folder: Path) -> None:
     page.keyboard.press("Escape")
     expect(chooser(page)).to_have_count(0)
     expect(field.locator("input")).to_have_value(str(folder / "masks"))
+
+
+def test_what_is_typed_while_the_first_list_is_fetched_stays_and_keeps_the_focus(page: Page, folder: Path) -> None:
+    def late(route: Route) -> None:
+        page.wait_for_timeout(700)
+        route.continue_()
+
+    open_tab(page, "batch")
+    page.route("**/list_folder", late, times=1)
+    page.locator("#batch-model").get_by_role("button", name="Browse…").click()
+    box = chooser(page).get_by_label("Folder", exact=True)
+    box.fill(str(folder))
+    expect(chooser(page).locator(".chooser-list li").first).to_be_visible()
+    expect(box).to_have_value(str(folder))
+    expect(box).to_be_focused()
 
 
 def test_a_prompt_file_is_chosen_and_planned(page: Page, folder: Path) -> None:
