@@ -221,7 +221,7 @@ def use_copies(opened: OpenedDataset, work: GroundWork, *, keys: Sequence[str] |
         and str(opened.row(result.key).path) == result.made_from
     ]
     if not results:
-        raise DatasetError(_("There is no image to use: none was changed that the dataset still reads so."))
+        raise DatasetError(_("There is no image to use: the dataset has changed since the preview."))
     if settings.white or settings.subject_percent:
         images = results[0].key if len(results) == 1 else counted(len(results), "image", "images")
         copies = ((result.key, read_file(work.folder / f"{result.stem}.png")) for result in results)

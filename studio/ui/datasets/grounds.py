@@ -59,7 +59,7 @@ def build() -> GroundsBox:
             preview = gr.Button(
                 _("Preview this image or the selection"), elem_id="dataset-grounds-preview", variant="primary"
             )
-            preview_all = gr.Button(_("Preview all that match the filters"), elem_id="dataset-grounds-preview-all")
+            preview_all = gr.Button(_("Preview all matching images"), elem_id="dataset-grounds-preview-all")
         errors = error_box("dataset-grounds")
         result = live_html("dataset-grounds", js_on_load=_CLICKS)
     return GroundsBox(form, preview, preview_all, errors, result)
@@ -124,7 +124,7 @@ def act(session: DatasetSession, sent: dict[str, str]) -> str:
     opened, wish = session.opened, sent.get("act")
     work = session.grounds.find(opened.name)
     if work is None:
-        raise DatasetError(_("What was made is gone. Make it again."))
+        raise DatasetError(_("The preview is gone. Preview again."))
     if wish == "stop":
         work.stop.set()
         return ""

@@ -120,7 +120,7 @@ def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict
             "training-start": gr.update(value=start_words(view.jobs)),
             "training-dataset": gr.update(choices=training_form.dataset_choices(page.datasets.library.names())),
         },
-        N_("The short way"): lambda: training_short_way.render(page, selection),
+        N_("Simple"): lambda: training_short_way.render(page, selection),
         N_("The presets"): lambda: render_presets(page, view),
         N_("The preflight"): lambda: render_preflight(page.preflight.state),
         **training_panel.render(page, view, selection),

@@ -92,7 +92,7 @@ NOTHING_YET = N_(
     "minutes, on this machine."
 )
 FIRST_STEPS = (
-    N_("The short way chooses the settings. “All settings” has each of them, and measures time and memory first."),
+    N_("“Simple” chooses the settings for you. “All settings” has each of them, and measures time and memory first."),
     N_(
         "While it runs, this side shows loss, memory and, at regular steps, images of the "
         "same prompts beside the base’s, with scores."
