@@ -85,7 +85,9 @@ class GroundSettings(Settings):
         True, title=N_("White background"), description=N_("Replaces the background with pure white, with a soft edge.")
     )
     shadow: bool = Field(
-        False, title=N_("Keep the shadow"), description=N_("Keeps what is darker than the background beside the subject.")
+        False,
+        title=N_("Keep the shadow"),
+        description=N_("Keeps what is darker than the background."),
     )
     subject_percent: Annotated[int, Ge(0), Le(100)] = Field(
         0,

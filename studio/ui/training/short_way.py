@@ -276,7 +276,7 @@ def wire(
         with toasts():
             plan = short.plan(values)
         if plan.template or plan.caption_model or plan.on_white:
-            toast(_("Captions and backgrounds are not in this form: start from “Simple”, or change them in the Dataset tab."))
+            toast(_("Captions and backgrounds are not in this form: start from “Simple”, or use the Dataset tab."))
         return {box.way: FULL, **form.filled_by(plan.settings)}
 
     errors = FieldErrors(box.errors, "short", controls)
