@@ -15,7 +15,7 @@ from studio.core.records import Record
 from studio.core.settings import parse_settings
 from studio.core.text import duration, gigabytes
 from studio.training.begin import read_run_settings
-from studio.training.folder import Preflight
+from studio.training.folder import Preflight, RunFolder
 from studio.training.presets import PRESETS
 from studio.training.session import RunHistory, TrainingView
 from studio.training.settings import TrainingSettings
@@ -107,23 +107,19 @@ def remember(user_data: UserData, view: TrainingView, preflight: PreflightState,
 
 
 def _pace_of_run(view: TrainingView) -> dict[str, float]:
-    """Of a finished run, whatever its settings."""
+    """Of a finished run of any preset."""
     if view.run is None or view.history is None or view.history.finished is None or not view.history.steps.seconds:
         return {}
-    try:
-        settings = read_run_settings(view.run)
-    except (RunError, SettingsError):  # damaged, or of another version
+    settings = _settings_of(view.run)
+    if settings is None or settings.makes_speed_lora:  # whose steps are others
         return {}
     images = settings.train_batch_size * settings.gradient_accumulation_steps
     return {Path(settings.model).name: median(view.history.steps.seconds) / images}
 
 
 def _pace_of_preflight(state: PreflightState, found: Preflight | None) -> dict[str, float]:
-    if found is None:
-        return {}
-    try:
-        settings = parse_settings(TrainingSettings, read_settings(TrainingSettings, state.form))
-    except SettingsError:  # of a form of before this version
+    settings = _settings_in(state)
+    if found is None or settings is None or settings.makes_speed_lora:
         return {}
     images = settings.train_batch_size * found.batches_per_step
     return {Path(settings.model).name: found.step_seconds / images}
@@ -138,12 +134,23 @@ def _of_run(view: TrainingView) -> dict[str, Measured]:
     worked = sum(history.steps.seconds) + sum(event.seconds for event in history.samples)
     if not 0 < seconds <= MAX_IDLE * worked:
         return {}
+    settings = _settings_of(view.run)
+    key = preset_of(settings) if settings is not None else None
+    return {key: _measured(history, seconds, settings.model)} if settings is not None and key is not None else {}
+
+
+def _settings_of(run: RunFolder) -> TrainingSettings | None:
     try:
-        settings = read_run_settings(view.run)
-    except (RunError, SettingsError):  # damaged, or of another version: of which preset it was cannot be known
-        return {}
-    key = preset_of(settings)
-    return {key: _measured(history, seconds, settings.model)} if key is not None else {}
+        return read_run_settings(run)
+    except (RunError, SettingsError):  # damaged, or of another version
+        return None
+
+
+def _settings_in(state: PreflightState) -> TrainingSettings | None:
+    try:
+        return parse_settings(TrainingSettings, read_settings(TrainingSettings, state.form))
+    except SettingsError:  # of a form of before this version
+        return None
 
 
 def _measured(history: RunHistory, seconds: float, model: str) -> Measured:
@@ -153,11 +160,8 @@ def _measured(history: RunHistory, seconds: float, model: str) -> Measured:
 
 
 def _of_preflight(state: PreflightState, found: Preflight | None) -> dict[str, Measured]:
-    if found is None:
-        return {}
-    try:
-        settings = parse_settings(TrainingSettings, read_settings(TrainingSettings, state.form))
-    except SettingsError:  # of a form of before this version
+    settings = _settings_in(state)
+    if found is None or settings is None:
         return {}
     key = preset_of(settings)
     measured = Measured(
