@@ -21,7 +21,7 @@ from studio.ui.training import form as training_form
 @pytest.fixture(scope="module")
 def form() -> training_form.TrainingForm:
     with gr.Blocks():
-        return training_form.build_form()
+        return training_form.build_form(training_form.build_way())
 
 
 def held_by(form: training_form.TrainingForm, settings: TrainingSettings) -> dict[str, Any]:

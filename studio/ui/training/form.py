@@ -38,13 +38,15 @@ _RESETS = """element.addEventListener("click", (event) => {
 });
 """
 _SAVE_SETTINGS = '() => document.querySelector("#training-settings-link a")?.click()'
+SHORT, FULL = "short", "full"
 OF_NO_PRESET = ("dataset", "name", "model")
 
 
 @dataclass(frozen=True)
 class TrainingForm:
-    """The form: `settings` has the controls by the names of their settings."""
+    """The form: `settings` has the controls by the names of their settings, `way` shows them or the short way."""
 
+    way: gr.Radio
     preset: gr.Radio
     reset: gr.Button
     purpose: gr.HTML
@@ -57,11 +59,16 @@ class TrainingForm:
     @property
     def kept(self) -> dict[str, Component]:
         """What the browser keeps of it."""
-        return {"preset": self.preset, **self.settings.fields}
+        return {"way": self.way, "preset": self.preset, **self.settings.fields}
+
+    @property
+    def filled(self) -> list[Component]:
+        """The outputs of an event that fills it."""
+        return [self.way, *self.settings.fields.values()]
 
     def filled_by(self, settings: TrainingSettings) -> dict[Any, Any]:
-        """What an event returns so that the form says these settings."""
-        return by_component(self.settings.fields, self.settings.shown(dict(settings)))
+        """What an event returns so that the form is shown, and says these settings."""
+        return {self.way: FULL, **by_component(self.settings.fields, self.settings.shown(dict(settings)))}
 
 
 def labels() -> dict[str, str]:
@@ -69,7 +76,21 @@ def labels() -> dict[str, str]:
     return {name: _(field.title or name) for name, field in TrainingSettings.model_fields.items() if name != "name"}
 
 
-def build_form() -> TrainingForm:
+def build_way() -> gr.Radio:
+    """The switch between the short way and the full form; the style sheet shows the one that is chosen."""
+    return gr.Radio(
+        [(_("Simple"), SHORT), (_("All settings"), FULL)],
+        value=SHORT,
+        label=_("How to choose the settings"),
+        show_label=False,
+        container=False,
+        elem_id="training-way",
+        elem_classes="way",
+        interactive=True,
+    )
+
+
+def build_form(way: gr.Radio) -> TrainingForm:
     """Lay the form out with the first preset's values."""
     preset = gr.Radio(
         preset_choices(MeasuredPresets()),
@@ -104,7 +125,7 @@ def build_form() -> TrainingForm:
         form.rest()
     form.size_note = gr.HTML(elem_id="training-size-note", elem_classes="size-note", padding=False)
     form.accordions()
-    return TrainingForm(preset, reset, purpose, changes, save, load, link, form)
+    return TrainingForm(way, preset, reset, purpose, changes, save, load, link, form)
 
 
 def dataset_choices(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -170,7 +191,7 @@ def wire_settings(
     form.changes.click(put_back, form.preset, list(fields.values()), **QUIET)
     saved = errors.press(form.save.click, save, inputs_kwargs=fields, outputs=[form.link], **QUIET)
     saved.success(fn=None, js=_SAVE_SETTINGS, queue=False, show_progress="hidden")
-    form.load.upload(load, form.load, list(fields.values()), **QUIET)
+    form.load.upload(load, form.load, form.filled, **QUIET)
 
 
 def purpose_html(key: str) -> Markup:

@@ -132,7 +132,7 @@ def wire(
     then_refresh(wire_compare(buttons.send.click, page, selection, to))
     buttons.report.click(report, selection, buttons.report_link, **QUIET).success(js=SAVE_REPORT, **in_the_page)
     buttons.folder.click(open_it, selection, **QUIET)
-    buttons.copy.click(copy, selection, list(form.settings.fields.values()), **QUIET)
+    buttons.copy.click(copy, selection, form.filled, **QUIET)
     _wire_exports(buttons, page, selection, then_refresh=then_refresh)
     renaming = buttons.label, buttons.rename.click, selection
     then_refresh(item_actions.wire_job_label(*renaming, folder_of=page.run_of, session=page.session))

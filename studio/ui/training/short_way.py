@@ -35,7 +35,6 @@ from studio.ui.training.form import TrainingForm, chosen_in, dataset_choices
 from studio.ui.training.presets import image_seconds, read_measured
 from studio.ui.training.queue import TrainingPage
 
-SHORT, FULL = "short", "full"
 KIND_WORDS: Mapping[str, str] = {
     "product": N_("for a shop's images: white background, centred"),
     "style": N_("how images are drawn or painted, whatever they show"),
@@ -68,7 +67,6 @@ _GO_TO_FIELD = """() => {
 class ShortWayBox:
     """Its components; `controls` by the names of what is asked, `version` changes when the plan may be another."""
 
-    way: gr.Radio
     drop: gr.HTML
     controls: dict[str, gr.components.Component]
     errors: gr.HTML
@@ -88,21 +86,7 @@ class ShortWayBox:
         return {"short-dataset": self.controls["dataset"], "short-version": self.version}
 
 
-def build_way() -> gr.Radio:
-    """The switch between the short way and the full form; the style sheet shows the one that is chosen."""
-    return gr.Radio(
-        [(_("Simple"), SHORT), (_("All settings"), FULL)],
-        value=SHORT,
-        label=_("How to choose the settings"),
-        show_label=False,
-        container=False,
-        elem_id="training-way",
-        elem_classes="way",
-        interactive=True,
-    )
-
-
-def build(way: gr.Radio) -> ShortWayBox:
+def build() -> ShortWayBox:
     """Lay it out."""
     controls: dict[str, gr.components.Component] = {}
     with gr.Column(elem_classes="short-way"):
@@ -134,7 +118,7 @@ def build(way: gr.Radio) -> ShortWayBox:
                 "", max_lines=1, placeholder=_("of the name"), **_words("trigger_word")
             )
         version = gr.Textbox(visible=False)
-    return ShortWayBox(way, drop, controls, errors, plan, start, full, version)
+    return ShortWayBox(drop, controls, errors, plan, start, full, version)
 
 
 def _words(name: str) -> dict[str, Any]:
@@ -277,7 +261,7 @@ def wire(
             plan = short.plan(values)
         if plan.template or plan.caption_model or plan.on_white:
             toast(_("Captions and backgrounds are not in this form: start from “Simple”, or use the Dataset tab."))
-        return {box.way: FULL, **form.filled_by(plan.settings)}
+        return form.filled_by(plan.settings)
 
     errors = FieldErrors(box.errors, "short", controls)
     known = dataset.input(fn=None, js=_ONCE_KEPT, queue=False, show_progress="hidden")
@@ -288,7 +272,6 @@ def wire(
     gr.on(follows, show_plan, inputs_kwargs=controls, outputs=box.plan, trigger_mode="always_last", **QUIET)
     pressed = {"selection": selection, **controls}
     then_refresh(errors.press(box.start.click, start, inputs_kwargs=pressed, outputs=[selection], **QUIET))
-    filled = [box.way, *form.settings.fields.values()]
     for event in (box.full.click, box.plan.click):
-        went = errors.press(event, open_full, inputs_kwargs=controls, outputs=filled, **QUIET)
+        went = errors.press(event, open_full, inputs_kwargs=controls, outputs=form.filled, **QUIET)
         went.success(fn=None, js=_GO_TO_FIELD, queue=False, show_progress="hidden")

@@ -74,7 +74,7 @@ class TrainingTab:
     @property
     def kept(self) -> dict[str, gr.components.Component]:
         """What the browser keeps of the full form, and which of the two is shown."""
-        return {"way": self.short.way, **self.form.kept}
+        return self.form.kept
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
@@ -100,14 +100,14 @@ def build() -> TrainingTab:
     """Lay the tab out."""
     with gr.Row(elem_classes="workbench training"):
         with gr.Column(elem_classes="controls", min_width=320):
-            way = training_short_way.build_way()
-            short = training_short_way.build(way)
+            way = training_form.build_way()
+            short = training_short_way.build()
             with gr.Column(elem_classes="full-way"):
                 with gr.Row(elem_classes="actions"):
                     start = gr.Button(_("Start"), variant="primary", elem_id="start-training")
                     check = gr.Button(_("Preflight"), elem_id="run-preflight")
                 preflight = build_preflight(check)
-                form = training_form.build_form()
+                form = training_form.build_form(way)
         with gr.Column(elem_classes="canvas", min_width=480):
             panel = training_panel.build()
     return TrainingTab(short, form, preflight, start, panel)
