@@ -3,7 +3,7 @@
 A Speed LoRA says in its metadata with which of them it is used.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -198,9 +198,9 @@ class MeasuredSpeeds(Record):
     num_images: int
     costs: dict[str, SpeedCost]
 
-    def fastest_within(self, distance: float) -> str:
-        """The key of the fastest speed whose images are at most so far from those in full, of 255."""
-        near = {key: cost for key, cost in self.costs.items() if cost.distance <= distance}
+    def fastest_within(self, distance: float, there: Collection[str]) -> str:
+        """The key of the fastest speed of those that are there, whose images are at most so far from those in full."""
+        near = {key: cost for key, cost in self.costs.items() if key in there and cost.distance <= distance}
         faster = [key for key, cost in near.items() if cost.seconds < cost.full_seconds]
         return min(faster, key=lambda key: near[key].seconds / near[key].full_seconds, default=FULL)
 

@@ -78,24 +78,26 @@ class SpeedPanel:
         """Connect its buttons, and the switch; returned is the event of measuring."""
         library = LoraLibrary(user_data.loras)
 
-        def measure(guidance_scale: float | None) -> None:
+        def measure(**chosen: Any) -> None:  # noqa: ANN401 - the form's rows
             with toasts():
-                wanted = parse_settings(SmokeSettings, {"guidance_scale": guidance_scale})
-                engine.run_smoke_test(wanted, speeds=True)
+                before = _before(chosen)
+                in_full, __ = with_speed(FULL, before, library)  # a Speed LoRA has turned guidance off
+                guidance = in_full.get("guidance_scale", before.guidance_scale)
+                engine.run_smoke_test(parse_settings(SmokeSettings, {"guidance_scale": guidance}), speeds=True)
 
         def fastest(tolerance: float | None, **chosen: Any) -> dict[Any, Any]:  # noqa: ANN401 - the form's rows
             with toasts():
                 measured = _measured(engine.view, user_data.speeds)
                 if measured is None:
                     raise SettingsError(_("No speed was measured on this model yet. Press “Measure on this model”."))
-                speed = measured.fastest_within(tolerance or 0)
+                speed = measured.fastest_within(tolerance or 0, all_speeds(library))
                 return speed_values(named, speed, _before(chosen), library)
 
         wire_speed(named, library)
-        inputs = {"tolerance": self.tolerance, **{name: named[name] for name in (*BEFORE, *_rows(named))}}
+        chosen = {name: named[name] for name in (*BEFORE, *_rows(named))}
         outputs = [named[name] for name in ("speed", *CONTROLS, *_rows(named))]
-        self.fastest.click(fastest, inputs_kwargs=inputs, outputs=outputs, **QUIET)
-        return self.measure.click(measure, named["guidance_scale"], None, **QUIET)
+        self.fastest.click(fastest, inputs_kwargs={"tolerance": self.tolerance, **chosen}, outputs=outputs, **QUIET)
+        return self.measure.click(measure, inputs_kwargs=chosen, outputs=None, **QUIET)
 
 
 def render_costs(view: EngineView, library: LoraLibrary, file: Path) -> Markup:
@@ -144,7 +146,7 @@ def _before(chosen: Mapping[str, Any]) -> GenerationSettings:
         SettingsError: where a rule is broken.
     """
     pairs = [(chosen[f"lora_{i}"], chosen[f"strength_{i}"]) for i in range(LORA_ROWS) if f"lora_{i}" in chosen]
-    known = {name: chosen[name] for name in BEFORE}
+    known = {name: chosen[name] for name in BEFORE if chosen[name] is not None}
     return parse_settings(GenerationSettings, {**known, "prompt": "", "loras": lora_choices(*pairs)})
 
 

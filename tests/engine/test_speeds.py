@@ -80,5 +80,6 @@ def test_the_fastest_within_a_distance_is_chosen() -> None:
     measured = MeasuredSpeeds.model_validate(
         {"model": "m", "measured_at": "2026-11-30T04:00:00Z", "num_images": 3, "costs": costs}
     )
-    found = {limit: measured.fastest_within(limit) for limit in (4.0, 10.0, 12.0, 40.0)}
+    found = {limit: measured.fastest_within(limit, measured.costs) for limit in (4.0, 10.0, 12.0, 40.0)}
     assert found == {4.0: FULL, 10.0: FAST, 12.0: "lora:a", 40.0: "lora:b"}
+    assert measured.fastest_within(40.0, {FULL, FAST, "lora:a"}) == "lora:a", "b was deleted since"
