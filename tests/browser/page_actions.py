@@ -269,6 +269,7 @@ def generate_to_end(page: Page, *, start: Callable[[Page], None] = press_generat
     for name in before[:1]:
         expect(page.locator(f"#generate-pictures a[download='{name}']")).to_have_count(0)
     expect(page.locator("#generate-state")).to_contain_text("made, checked and saved", timeout=RUN_MILLISECONDS)
+    expect(save_links(page)).not_to_have_count(0)  # the state's words may come a moment before them
 
 
 def generate_quickly(page: Page, prompt: str, *, seed: int | None = None) -> None:
