@@ -36,7 +36,7 @@ from studio.ui.shell.parts import CHOICE_WORDS
 from studio.ui.training import form as training_form
 
 FORMS: tuple[tuple[type[Settings], str, Callable[[], object]], ...] = (
-    (TrainingSettings, "training", training_form.build_form),
+    (TrainingSettings, "training", lambda: training_form.build_form(training_form.build_way())),
     (BatchSettings, "batch", batch_form.build),
     (GenerationSettings, "batch", batch_form.build),
     (GenerationSettings, "generate", generate.build),
